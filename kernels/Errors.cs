@@ -19,7 +19,7 @@ public sealed class DeviceMemoryException : Exception
 }
 
 /// <summary>Shape checks with one form of message: <c>where: what, expected ..., got ....</c></summary>
-internal static class Expect
+static class Expect
 {
     public static void Length(string operation, string name, Slice slice, long expected)
     {

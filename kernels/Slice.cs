@@ -3,7 +3,7 @@ using System.Runtime.CompilerServices;
 namespace IlgpuPeft.Kernels;
 
 /// <summary>
-/// A typed range of device memory: what every backend operation reads and writes. Shapes are the operation's business; see <see cref="Backend"/>.
+/// A typed range of device memory: what every backend operation reads and writes. Shapes are the operation's business.
 /// </summary>
 /// <param name="Address">Address of the first element: a host pointer on <c>cpu</c>, a device pointer on a GPU.</param>
 /// <param name="Length">Number of elements.</param>

@@ -37,6 +37,9 @@ static class Expect
         }
     }
 
+    /// <summary>The slice holds what the operation computes in: float or double.</summary>
+    public static void Element<T>(string operation, string name, Slice slice) => Type(operation, name, slice, typeof(T) == typeof(float) ? DType.F32 : DType.F64);
+
     public static void That(bool condition, string operation, string problem)
     {
         if (!condition)

@@ -1,0 +1,82 @@
+// AdamW: one step of Adam with decoupled weight decay, and clipping by global norm.
+//
+// Maths      g ← g·min(1, M/(norm + 1e-6)) · p ← p·(1 − η·λ) · m ← β1·m + (1 − β1)·g · v ← β2·v + (1 − β2)·g²
+//            p ← p − η·m̂/(√v̂ + ε), m̂ = m/(1 − β1^t), v̂ = v/(1 − β2^t)
+// Shapes     p, g, m, v [n] · norm [1]; g is read only: the clipped gradient is not stored
+// Layout     contiguous
+// Floor      bytes 7·n elements (read p, g, m, v, write p, m, v); bound by memory
+// Numerics   the constants of a step in f64, the elements in T; a norm that is not finite makes p so, as in PyTorch
+// Source     Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2; the order of decay and step, and the 1e-6, as PyTorch has them
+
+using System.Numerics;
+
+namespace IlgpuPeft.Kernels;
+
+static unsafe class AdamW
+{
+    public static void Step<T>(Slice p, Slice g, Slice m, Slice v, AdamWStep step, Slice norm) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        const string Operation = "AdamW";
+        Check<T>(nameof(p), p, p.Length);
+        Check<T>(nameof(g), g, p.Length);
+        Check<T>(nameof(m), m, p.Length);
+        Check<T>(nameof(v), v, p.Length);
+        Expect.That(step.Step >= 1, Operation, $"step is {step.Step}, expected to count from 1.");
+        double clip = 1;
+        if (step.MaxNorm > 0)
+        {
+            Check<T>(nameof(norm), norm, 1);
+            clip = Math.Min(1, step.MaxNorm / (double.CreateTruncating(*norm.Pointer<T>()) + 1e-6));
+        }
+
+        Constants<T> constants = new()
+        {
+            Clip = T.CreateTruncating(clip),
+            Keep = T.CreateTruncating(1 - step.LearningRate * step.WeightDecay),
+            Beta1 = T.CreateTruncating(step.Beta1),
+            Rest1 = T.CreateTruncating(1 - step.Beta1),
+            Beta2 = T.CreateTruncating(step.Beta2),
+            Rest2 = T.CreateTruncating(1 - step.Beta2),
+            Rate = T.CreateTruncating(step.LearningRate / (1 - Math.Pow(step.Beta1, step.Step))),
+            Root = T.CreateTruncating(1 / Math.Sqrt(1 - Math.Pow(step.Beta2, step.Step))),
+            Epsilon = T.CreateTruncating(step.Epsilon),
+        };
+        StepRange(p.Pointer<T>(), g.Pointer<T>(), m.Pointer<T>(), v.Pointer<T>(), constants, 0, p.Length);
+    }
+
+    static void Check<T>(string name, Slice slice, long length)
+    {
+        Expect.Element<T>("AdamW", name, slice);
+        Expect.Length("AdamW", name, slice, length);
+    }
+
+    static void StepRange<T>(T* p, T* g, T* m, T* v, in Constants<T> c, long start, long end) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        Vector<T> clip = new(c.Clip), keep = new(c.Keep), beta1 = new(c.Beta1), rest1 = new(c.Rest1), beta2 = new(c.Beta2), rest2 = new(c.Rest2);
+        Vector<T> rate = new(c.Rate), root = new(c.Root), epsilon = new(c.Epsilon);
+        long i = start;
+        for (; i <= end - Vector<T>.Count; i += Vector<T>.Count)
+        {
+            Vector<T> gradient = Vector.Load(g + i) * clip;
+            Vector<T> first = beta1 * Vector.Load(m + i) + rest1 * gradient;
+            Vector<T> second = beta2 * Vector.Load(v + i) + rest2 * gradient * gradient;
+            first.Store(m + i);
+            second.Store(v + i);
+            (Vector.Load(p + i) * keep - rate * first / (Vector.SquareRoot(second) * root + epsilon)).Store(p + i);
+        }
+
+        for (; i < end; i++)
+        {
+            T gradient = g[i] * c.Clip;
+            m[i] = c.Beta1 * m[i] + c.Rest1 * gradient;
+            v[i] = c.Beta2 * v[i] + c.Rest2 * gradient * gradient;
+            p[i] = p[i] * c.Keep - c.Rate * m[i] / (T.Sqrt(v[i]) * c.Root + c.Epsilon);
+        }
+    }
+
+    /// <summary>What is the same for all elements; Rest is 1 − β, Keep 1 − η·λ, Rate η/(1 − β1^t), Root 1/√(1 − β2^t).</summary>
+    struct Constants<T>
+    {
+        public T Clip, Keep, Beta1, Rest1, Beta2, Rest2, Rate, Root, Epsilon;
+    }
+}

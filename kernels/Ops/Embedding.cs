@@ -1,0 +1,62 @@
+// Embedding: one row of the table for each token.
+//
+// Maths      y[i] = table[ids[i]]
+// Grad       dTable[ids[i]] += dy[i]
+// Shapes     ids [N] i32 · table [V, D] f32, f64, bf16 or f16 → y [N, D]; dy [N, D] → dTable [V, D]
+// Layout     row-major
+// Floor      bytes N·D elements read and written (forward), 3·N·D (backward); bound by memory
+// Numerics   forward exact up to one rounding of the table's type; backward adds in the order of i for any number of threads
+
+using System.Numerics;
+
+namespace IlgpuPeft.Kernels;
+
+static unsafe class Embedding
+{
+    public static void Forward<T>(Slice ids, Weight table, Slice y) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        const string Operation = "EmbeddingForward";
+        Expect.Element<T>(Operation, nameof(y), y);
+        Expect.Length(Operation, nameof(y), y, ids.Length * table.Columns);
+        Expect.Length(Operation, nameof(table), table.Values, (long)table.Rows * table.Columns);
+        Expect.That(table.Scales is null, Operation, "the table is NF4, expected a dense type. Leave embeddings out of quantisation.");
+        CheckIds(Operation, ids, table.Rows);
+        T* ys = y.Pointer<T>();
+        int* tokens = ids.Pointer<int>();
+        for (long i = 0; i < ids.Length; i++)
+        {
+            Conversion.Read(table.Values, (long)tokens[i] * table.Columns, new Span<T>(ys + i * table.Columns, table.Columns));
+        }
+    }
+
+    public static void Backward<T>(Slice ids, Slice dy, Slice dTable) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        const string Operation = "EmbeddingBackward";
+        Expect.Element<T>(Operation, nameof(dy), dy);
+        Expect.Element<T>(Operation, nameof(dTable), dTable);
+        if (ids.Length == 0)
+        {
+            return;
+        }
+
+        int width = checked((int)(dy.Length / ids.Length));
+        Expect.That(width > 0 && dy.Length % ids.Length == 0, Operation, $"dy has {dy.Length} elements, expected a multiple of the {ids.Length} tokens.");
+        Expect.That(dTable.Length % width == 0, Operation, $"dTable has {dTable.Length} elements, expected rows of {width} as dy has.");
+        CheckIds(Operation, ids, dTable.Length / width);
+        Rows.AddInOrder(dy.Pointer<T>(), ids.Pointer<int>(), ids.Length, width, dTable.Pointer<T>());
+    }
+
+    static void CheckIds(string operation, Slice ids, long vocabulary)
+    {
+        Expect.Type(operation, nameof(ids), ids, DType.I32);
+        int* tokens = ids.Pointer<int>();
+        for (long i = 0; i < ids.Length; i++)
+        {
+            if ((uint)tokens[i] >= vocabulary)
+            {
+                throw new ArgumentOutOfRangeException(nameof(ids), $"{operation}: token {i} has id {tokens[i]}, expected 0 to {vocabulary - 1} for a vocabulary of " +
+                    $"{vocabulary}. Check that the tokenizer belongs to the model.");
+            }
+        }
+    }
+}

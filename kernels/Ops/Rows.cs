@@ -1,0 +1,77 @@
+// Rows: copies rows out by index, and adds them back.
+//
+// Maths      gather y[i] = x[rows[i]] · scatter y[rows[i]] += x[i]
+// Shapes     gather x [M, width] · rows [n] i32 → y [n, width]; scatter x [n, width] · rows [n] i32 → y [M, width]
+// Layout     row-major
+// Floor      bytes 2·n·width elements (gather), 3·n·width (scatter); bound by memory
+// Numerics   gather exact; scatter adds in the order of i: columns, not rows, are shared out to threads, so a repeated row has one writer
+
+using System.Numerics;
+
+namespace IlgpuPeft.Kernels;
+
+static unsafe class Rows
+{
+    public static void Gather<T>(Slice x, Slice rows, int width, Slice y) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        Check<T>("GatherRows", x, rows, width, y, x, y);
+        T* xs = x.Pointer<T>(), ys = y.Pointer<T>();
+        int* indices = rows.Pointer<int>();
+        for (long i = 0; i < rows.Length; i++)
+        {
+            new ReadOnlySpan<T>(xs + (long)indices[i] * width, width).CopyTo(new Span<T>(ys + i * width, width));
+        }
+    }
+
+    public static void ScatterAdd<T>(Slice x, Slice rows, int width, Slice y) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        Check<T>("ScatterAddRows", x, rows, width, y, y, x);
+        AddInOrder(x.Pointer<T>(), rows.Pointer<int>(), rows.Length, width, y.Pointer<T>());
+    }
+
+    /// <summary>y[rows[i]] += x[i] for rows that are known to lie in y.</summary>
+    public static void AddInOrder<T>(T* x, int* rows, long count, int width, T* y) where T : unmanaged, IBinaryFloatingPointIeee754<T> =>
+        AddColumns(x, rows, count, width, y, 0, width);
+
+    static void AddColumns<T>(T* x, int* rows, long count, int width, T* y, int start, int end) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        for (long i = 0; i < count; i++)
+        {
+            T* from = x + i * width, to = y + (long)rows[i] * width;
+            int j = start;
+            for (; j <= end - Vector<T>.Count; j += Vector<T>.Count)
+            {
+                (Vector.Load(to + j) + Vector.Load(from + j)).Store(to + j);
+            }
+
+            for (; j < end; j++)
+            {
+                to[j] += from[j];
+            }
+        }
+    }
+
+    /// <param name="operation">Whom to name.</param>
+    /// <param name="x">Source.</param>
+    /// <param name="rows">Indices.</param>
+    /// <param name="width">Elements per row.</param>
+    /// <param name="y">Destination.</param>
+    /// <param name="indexed">Whichever of x and y the indices point into.</param>
+    /// <param name="dense">The other one, with a row for each index.</param>
+    static void Check<T>(string operation, Slice x, Slice rows, int width, Slice y, Slice indexed, Slice dense)
+    {
+        Expect.Element<T>(operation, nameof(x), x);
+        Expect.Element<T>(operation, nameof(y), y);
+        Expect.Type(operation, nameof(rows), rows, DType.I32);
+        Expect.That(width > 0 && indexed.Length % width == 0, operation, $"{indexed.Length} elements are not rows of {width}.");
+        Expect.Length(operation, dense == x ? nameof(x) : nameof(y), dense, rows.Length * width);
+        int* indices = rows.Pointer<int>();
+        for (long i = 0; i < rows.Length; i++)
+        {
+            if ((uint)indices[i] >= indexed.Length / width)
+            {
+                throw new ArgumentOutOfRangeException(nameof(rows), $"{operation}: row index {indices[i]} at {i}, expected 0 to {indexed.Length / width - 1}.");
+            }
+        }
+    }
+}

@@ -85,8 +85,10 @@ public abstract class Backend : IDisposable
     /// <summary>y[i] = x[rows[i]] for rows of <paramref name="width"/> elements; <paramref name="rows"/> is I32.</summary>
     public abstract void GatherRows(Slice x, Slice rows, int width, Slice y);
 
-    /// <summary>y[rows[i]] += x[i]: the backward pass of <see cref="GatherRows"/>. Repeated rows add up in the order of i.</summary>
-    public abstract void ScatterAddRows(Slice x, Slice rows, int width, Slice y);
+    /// <summary>
+    /// y[rows[i]] = x[i], or with <paramref name="accumulate"/> y[rows[i]] += x[i], the backward pass of <see cref="GatherRows"/>: repeated rows then add up in the order of i.
+    /// </summary>
+    public abstract void ScatterRows(Slice x, Slice rows, int width, Slice y, bool accumulate);
 
     /// <summary>y[i] = table[ids[i]]: y [N, D], ids I32 [N]. An id outside the table throws <see cref="ArgumentOutOfRangeException"/> on the host backend.</summary>
     public abstract void EmbeddingForward(Slice ids, Weight table, Slice y);

@@ -68,7 +68,7 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
     public override void GatherRows(Slice x, Slice rows, int width, Slice y) => Rows.Gather<T>(x, rows, width, y);
 
     /// <inheritdoc />
-    public override void ScatterAddRows(Slice x, Slice rows, int width, Slice y) => Rows.ScatterAdd<T>(x, rows, width, y);
+    public override void ScatterRows(Slice x, Slice rows, int width, Slice y, bool accumulate) => Rows.Scatter<T>(x, rows, width, y, accumulate);
 
     /// <inheritdoc />
     public override void EmbeddingForward(Slice ids, Weight table, Slice y) => Embedding.Forward<T>(ids, table, y);

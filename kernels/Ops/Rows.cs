@@ -1,6 +1,6 @@
-// Rows: copies rows out by index, and adds them back.
+// Rows: copies rows out by index, and writes or adds them back.
 //
-// Maths      gather y[i] = x[rows[i]] · scatter y[rows[i]] += x[i]
+// Maths      gather y[i] = x[rows[i]] · scatter y[rows[i]] (+)= x[i]
 // Shapes     gather x [M, width] · rows [n] i32 → y [n, width]; scatter x [n, width] · rows [n] i32 → y [M, width]
 // Layout     row-major
 // Floor      bytes 2·n·width elements (gather), 3·n·width (scatter); bound by memory
@@ -23,10 +23,20 @@ static unsafe class Rows
         }
     }
 
-    public static void ScatterAdd<T>(Slice x, Slice rows, int width, Slice y) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    public static void Scatter<T>(Slice x, Slice rows, int width, Slice y, bool accumulate) where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        Check<T>("ScatterAddRows", x, rows, width, y, y, x);
-        AddInOrder(x.Pointer<T>(), rows.Pointer<int>(), rows.Length, width, y.Pointer<T>());
+        Check<T>("ScatterRows", x, rows, width, y, y, x);
+        if (accumulate)
+        {
+            AddInOrder(x.Pointer<T>(), rows.Pointer<int>(), rows.Length, width, y.Pointer<T>());
+            return;
+        }
+
+        int* indices = rows.Pointer<int>();
+        for (long i = 0; i < rows.Length; i++)
+        {
+            new ReadOnlySpan<T>(x.Pointer<T>() + i * width, width).CopyTo(new Span<T>(y.Pointer<T>() + (long)indices[i] * width, width));
+        }
     }
 
     /// <summary>y[rows[i]] += x[i] for rows that are known to lie in y.</summary>

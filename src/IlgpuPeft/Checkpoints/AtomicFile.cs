@@ -1,0 +1,79 @@
+using System.Text;
+
+namespace IlgpuPeft.Checkpoints;
+
+/// <summary>
+/// The one way this library writes a file: into a temporary file beside the target, flushed to the disk, then renamed over it.
+/// Whatever fails, the target is either the old file or the new one, whole, and the temporary file is gone.
+/// </summary>
+public static class AtomicFile
+{
+    /// <summary>Writes <paramref name="path"/> with what <paramref name="write"/> puts into the stream. The folder is created if it is missing.</summary>
+    /// <param name="path">The file to create or replace.</param>
+    /// <param name="write">Receives a buffered stream at position 0. What it throws passes through, unless the file system threw it.</param>
+    /// <param name="size">Bytes that will be written, if known: a disk without that much room is then reported before any work is done.</param>
+    /// <exception cref="IOException">The file system refused; the message names the path and says what to do.</exception>
+    public static void Write(string path, Action<Stream> write, long size = 0)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(path);
+        string target = Path.GetFullPath(path);
+        string temporary = $"{target}.{Guid.NewGuid():N}.tmp";
+        try
+        {
+            Directory.CreateDirectory(Path.GetDirectoryName(target)!);
+            try
+            {
+                using (var file = new FileStream(temporary, new FileStreamOptions
+                {
+                    Mode = FileMode.CreateNew,
+                    Access = FileAccess.Write,
+                    BufferSize = 1 << 20,
+                    PreallocationSize = size,
+                }))
+                {
+                    write(file);
+                    file.Flush(flushToDisk: true); // a rename must not reach the disk before the contents
+                }
+
+                File.Move(temporary, target, overwrite: true);
+            }
+            catch
+            {
+                TryDelete(temporary);
+                throw;
+            }
+        }
+        catch (UnauthorizedAccessException e)
+        {
+            throw new IOException($"{path}: no permission to write here. Choose another folder, or change the folder's permissions.", e);
+        }
+        catch (IOException e)
+        {
+            throw new IOException($"{path}: could not be written. {e.Message} {Advice(e)}", e);
+        }
+    }
+
+    /// <summary>Writes <paramref name="text"/> to <paramref name="path"/> as UTF-8 without a byte-order mark.</summary>
+    /// <exception cref="IOException">As <see cref="Write"/>.</exception>
+    public static void WriteText(string path, string text) => Write(path, stream => stream.Write(Encoding.UTF8.GetBytes(text)));
+
+    static void TryDelete(string temporary)
+    {
+        try
+        {
+            File.Delete(temporary);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // The exception on its way up is the one to report.
+        }
+    }
+
+    static string Advice(IOException e)
+    {
+        const int noSpaceUnix = 28, quotaUnix = 122, handleDiskFull = unchecked((int)0x80070027), diskFull = unchecked((int)0x80070070);
+        return e.HResult is noSpaceUnix or quotaUnix or handleDiskFull or diskFull
+            ? "Free some space or write to another disk; any earlier file of this name is untouched."
+            : "Any earlier file of this name is untouched.";
+    }
+}

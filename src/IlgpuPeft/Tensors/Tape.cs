@@ -20,11 +20,14 @@ public sealed class Tape(Backend backend, Arena arena)
     /// <summary>False while only values are wanted: generation, evaluation, the first pass of a checkpointed block.</summary>
     public bool IsRecording { get; private set; } = true;
 
+    /// <summary>Whether dropout acts: in training, in both passes of a checkpointed block.</summary>
+    public bool IsTraining { get; init; } = true;
+
     /// <summary>The seed and step that key this step's random draws; the operation number is the caller's.</summary>
     public (ulong Seed, uint Step) Randomness { get; set; }
 
     /// <summary>A tape that never records.</summary>
-    public static Tape ForInference(Backend backend, Arena arena) => new(backend, arena) { IsRecording = false };
+    public static Tape ForInference(Backend backend, Arena arena) => new(backend, arena) { IsRecording = false, IsTraining = false };
 
     /// <summary>Memory of this step in the activation type, of undefined contents.</summary>
     public Tensor New(int rows, int columns, bool requiresGradient = false) =>

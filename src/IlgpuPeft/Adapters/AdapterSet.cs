@@ -1,0 +1,113 @@
+using IlgpuPeft.Kernels;
+using IlgpuPeft.Models;
+using IlgpuPeft.Tensors;
+
+namespace IlgpuPeft.Adapters;
+
+/// <summary>
+/// The low-rank updates of one adapter over a frozen model. Several sets can live over one base; those that are enabled sit in the layers' slots, and with none enabled
+/// the model is the base model.
+/// </summary>
+public sealed class AdapterSet : IDisposable
+{
+    readonly List<(Linear Layer, Lora Adapter)> adapted = [];
+
+    /// <summary>Makes an adapter with A uniform in ±1/√K and B zero, so that the model starts unchanged (PEFT's default), and enables it.</summary>
+    /// <param name="model">The base model.</param>
+    /// <param name="config">Rank, scale, and which layers.</param>
+    /// <param name="seed">Of the initial values.</param>
+    /// <exception cref="ArgumentException">The configuration is out of range or matches no layer; the message lists the layers' names.</exception>
+    public AdapterSet(CausalLm model, LoraConfig config, ulong seed = 0) : this(model, config, Targets(model, config))
+    {
+        uint layer = 0;
+        foreach (var (_, update) in Updates)
+        {
+            model.Backend.Write(InitialA(update.A, new RandomKey(seed, 0, layer++)), update.A.Value);
+        }
+    }
+
+    /// <summary>Makes an adapter of zeros over the given modules, each with its own rank and scale, and enables it: a reader fills it.</summary>
+    internal AdapterSet(CausalLm model, LoraConfig config, IReadOnlyDictionary<string, (int Rank, double Scale)> modules)
+    {
+        config.Validate();
+        Model = model;
+        Config = config;
+        List<Linear> layers = [.. model.Linears.Where(layer => modules.ContainsKey(layer.Name))];
+        Parameters = new ParameterStore(model.Backend, layers.SelectMany(layer => new[]
+        {
+            new ParameterSpec(NameOfA(layer), modules[layer.Name].Rank, layer.Inputs),
+            new ParameterSpec(NameOfB(layer), layer.Outputs, modules[layer.Name].Rank),
+        }), "adapters");
+        foreach (var layer in layers)
+        {
+            var update = new LowRankUpdate(Parameters[NameOfA(layer)], Parameters[NameOfB(layer)], modules[layer.Name].Scale);
+            adapted.Add((layer, new Lora(update, config.Dropout, (uint)adapted.Count)));
+        }
+
+        Enable();
+    }
+
+    /// <summary>The model whose layers are adapted.</summary>
+    public CausalLm Model { get; }
+
+    /// <summary>Rank, scale, and which layers.</summary>
+    public LoraConfig Config { get; }
+
+    /// <summary>All factors, flat: what an optimizer trains.</summary>
+    public ParameterStore Parameters { get; }
+
+    /// <summary>The adapted layers' names and factors, in the model's order.</summary>
+    public IEnumerable<(string Module, LowRankUpdate Update)> Updates => adapted.Select(x => (x.Layer.Name, x.Adapter.Update));
+
+    /// <summary>Puts this set into its layers' slots, in place of what is there.</summary>
+    public void Enable() => adapted.ForEach(x => x.Layer.Adapter = x.Adapter);
+
+    /// <summary>Takes this set out of the slots that it holds: the model is the frozen base again.</summary>
+    public void Disable()
+    {
+        foreach (var (layer, adapter) in adapted)
+        {
+            if (layer.Adapter == adapter)
+            {
+                layer.Adapter = null;
+            }
+        }
+    }
+
+    /// <inheritdoc />
+    public void Dispose()
+    {
+        Disable();
+        Parameters.Dispose();
+    }
+
+    static Dictionary<string, (int, double)> Targets(CausalLm model, LoraConfig config)
+    {
+        config.Validate();
+        var targets = model.Linears.Where(layer => config.Matches(layer.Name)).ToDictionary(layer => layer.Name, _ => (config.Rank, config.Scale), StringComparer.Ordinal);
+        if (targets.Count == 0)
+        {
+            var names = model.Linears.Select(layer => layer.Name[(layer.Name.LastIndexOf('.') + 1)..]).Distinct();
+            throw new ArgumentException($"AdapterSet: target modules [{config.TargetPattern ?? string.Join(", ", config.Targets)}] match no linear layer of this model. " +
+                $"It has {string.Join(", ", names)}; or say {LoraConfig.AllLinear}.", nameof(config));
+        }
+
+        return targets;
+    }
+
+    static string NameOfA(Linear layer) => layer.Name + ".lora_A.weight";
+
+    static string NameOfB(Linear layer) => layer.Name + ".lora_B.weight";
+
+    static float[] InitialA(Parameter a, RandomKey key)
+    {
+        double bound = 1 / Math.Sqrt(a.Columns);
+        var values = new float[a.Count];
+        for (int i = 0; i < values.Length; i++)
+        {
+            values[i] = (float)((2 * key.Uniform((ulong)i) - 1) * bound);
+        }
+
+        return values;
+    }
+}

@@ -1,0 +1,58 @@
+using System.Text.RegularExpressions;
+
+namespace IlgpuPeft.Adapters;
+
+/// <summary>What a LoRA adapter is made of. Names and defaults are those of PEFT's <c>LoraConfig</c>, but for <see cref="Targets"/>, which defaults to every linear layer.</summary>
+public sealed record LoraConfig
+{
+    /// <summary>Rank R of the update; PEFT's <c>r</c>.</summary>
+    public int Rank { get; init; } = 8;
+
+    /// <summary>The update is scaled by Alpha / Rank; PEFT's <c>lora_alpha</c>.</summary>
+    public double Alpha { get; init; } = 8;
+
+    /// <summary>Probability that an input of the update is dropped in training; PEFT's <c>lora_dropout</c>.</summary>
+    public double Dropout { get; init; }
+
+    /// <summary>
+    /// Which linear layers are adapted: module names or path endings (<c>q_proj</c>, <c>mlp.down_proj</c>), or the one word <c>all-linear</c>;
+    /// PEFT's <c>target_modules</c> as a list.
+    /// </summary>
+    public IReadOnlyList<string> Targets { get; init; } = [AllLinear];
+
+    /// <summary>A regular expression that must match a whole module path; PEFT's <c>target_modules</c> as a string. Takes the place of <see cref="Targets"/>.</summary>
+    public string? TargetPattern { get; init; }
+
+    /// <summary>Scale by Alpha / √Rank instead (Kalajdzievski 2023, arXiv:2312.03732); PEFT's <c>use_rslora</c>.</summary>
+    public bool RankStabilised { get; init; }
+
+    /// <summary>The word that stands for every linear layer but the output head.</summary>
+    public const string AllLinear = "all-linear";
+
+    /// <summary>The factor on B·A.</summary>
+    public double Scale => RankStabilised ? Alpha / Math.Sqrt(Rank) : Alpha / Rank;
+
+    /// <summary>Whether the layer of that module path gets an adapter. PEFT's rules: a listed name matches whole or as the end of the path after a dot.</summary>
+    public bool Matches(string module)
+    {
+        if (TargetPattern is not null)
+        {
+            return Regex.IsMatch(module, $"^(?:{TargetPattern})$", RegexOptions.None, TimeSpan.FromSeconds(1));
+        }
+
+        return Targets.Any(target => target.Equals(AllLinear, StringComparison.OrdinalIgnoreCase) || module == target || module.EndsWith("." + target, StringComparison.Ordinal));
+    }
+
+    internal void Validate()
+    {
+        if (Rank < 1)
+        {
+            throw new ArgumentException($"LoraConfig: Rank is {Rank}, expected at least 1.");
+        }
+
+        if (Dropout is < 0 or >= 1)
+        {
+            throw new ArgumentException($"LoraConfig: Dropout is {Dropout}, expected a probability from 0 to below 1.");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+using IlgpuPeft.Adapters;
+using IlgpuPeft.Models;
+using IlgpuPeft.Tensors;
+
+namespace IlgpuPeft.Checkpoints;
+
+/// <summary>PEFT adapter folders to and from <see cref="AdapterSet"/>s. A tensor too many or too few is an error: an adapter never loads in part.</summary>
+public static class PretrainedAdapter
+{
+    /// <summary>Loads an adapter onto a model and enables it.</summary>
+    /// <param name="model">The base model.</param>
+    /// <param name="folder">Holds <c>adapter_config.json</c> and <c>adapter_model.safetensors</c>.</param>
+    /// <param name="warnings">Receives what was read and ignored.</param>
+    /// <exception cref="CheckpointException">The adapter is for another model: a module is missing or has another shape, or the model has a target without tensors.</exception>
+    public static AdapterSet Load(CausalLm model, string folder, Action<string>? warnings = null)
+    {
+        var (adapter, notes) = PeftFiles.Read(folder);
+        foreach (string note in notes)
+        {
+            warnings?.Invoke(note);
+        }
+
+        string file = Path.Combine(folder, PeftFiles.WeightsName);
+        var layers = model.Linears.ToDictionary(layer => layer.Name, StringComparer.Ordinal);
+        foreach (var pair in adapter.Pairs)
+        {
+            if (!layers.TryGetValue(pair.Module, out var layer))
+            {
+                throw new CheckpointException(file, pair.Module, $"is adapted, but the model has no such layer: it has {model.Config.Layers} blocks of {model.Config.ModelType}. The adapter is for another model.");
+            }
+
+            if (layer.Inputs != pair.Inputs || layer.Outputs != pair.Outputs)
+            {
+                throw new CheckpointException(file, pair.Module, $"adapts a layer of shape [{pair.Outputs}, {pair.Inputs}], expected [{layer.Outputs}, {layer.Inputs}]. The adapter is for another model.");
+            }
+        }
+
+        var present = adapter.Pairs.Select(pair => pair.Module).ToHashSet(StringComparer.Ordinal);
+        var config = ToLoraConfig(adapter.Config, present);
+        string? absent = model.Linears.Select(layer => layer.Name).FirstOrDefault(name => config.Matches(name) && !IsExempt(adapter.Config, name) && !present.Contains(name));
+        if (absent is not null)
+        {
+            throw new CheckpointException(file, absent, "is named by target_modules but has no tensors here, expected lora_A and lora_B. The file is incomplete, or the adapter is for another model.");
+        }
+
+        var set = new AdapterSet(model, config, adapter.Pairs.ToDictionary(pair => pair.Module, pair => (pair.Rank, adapter.Config.ScalingOf(pair.Module)), StringComparer.Ordinal));
+        var pairs = adapter.Pairs.ToDictionary(pair => pair.Module, StringComparer.Ordinal);
+        foreach (var (module, update) in set.Updates)
+        {
+            model.Backend.Write(pairs[module].A, update.A.Value);
+            model.Backend.Write(pairs[module].B, update.B.Value);
+        }
+
+        return set;
+    }
+
+    /// <summary>Writes an adapter that PEFT reads. Both files are replaced whole, the weights first.</summary>
+    /// <param name="set">The adapter.</param>
+    /// <param name="folder">Created if absent.</param>
+    /// <param name="baseModel">What <c>base_model_name_or_path</c> will say.</param>
+    public static void Save(AdapterSet set, string folder, string baseModel)
+    {
+        var backend = set.Model.Backend;
+        var modules = set.Updates.Select(x => x.Module).ToList();
+        List<LoraPair> pairs = [.. set.Updates.Select(x =>
+            new LoraPair(x.Module, x.Update.A.Rows, x.Update.A.Columns, x.Update.B.Rows, backend.ReadFloats(x.Update.A.Value), backend.ReadFloats(x.Update.B.Value)))];
+        var config = set.Config;
+        PeftFiles.Write(folder, new PeftAdapter(new PeftConfig
+        {
+            R = config.Rank,
+            LoraAlpha = config.Alpha,
+            LoraDropout = config.Dropout,
+            UseRsLora = config.RankStabilised,
+            RankPattern = Exceptions(set, update => update.A.Rows, config.Rank),
+            AlphaPattern = Exceptions(set, update => update.Scale * (config.RankStabilised ? Math.Sqrt(update.A.Rows) : update.A.Rows), config.Alpha),
+            TargetModules = config.TargetPattern is { } pattern ? new ModuleSelection(null, pattern) : new ModuleSelection(TargetNames(set.Model, config, modules)),
+            BaseModelNameOrPath = baseModel,
+        }, pairs));
+    }
+
+    static LoraConfig ToLoraConfig(PeftConfig config, IEnumerable<string> present) => new()
+    {
+        Rank = config.R,
+        Alpha = config.LoraAlpha,
+        Dropout = config.LoraDropout,
+        RankStabilised = config.UseRsLora,
+        Targets = config.TargetModules switch
+        {
+            { Names: { } names } => names,
+            { Pattern: LoraConfig.AllLinear } => [LoraConfig.AllLinear],
+            _ => [.. present], // PEFT's own choice by architecture, or a pattern
+        },
+        TargetPattern = config.TargetModules is { Pattern: { } pattern and not LoraConfig.AllLinear } ? pattern : null,
+    };
+
+    // Modules that target_modules names but other keys take out again.
+    static bool IsExempt(PeftConfig config, string module)
+    {
+        if (config.ExcludeModules is { } exclude && new LoraConfig { Targets = exclude.Names ?? [], TargetPattern = exclude.Pattern }.Matches(module))
+        {
+            return true;
+        }
+
+        return config.LayersToTransform is { } layers && !layers.Any(layer => module.Contains($".{layer}."));
+    }
+
+    // What differs from the adapter's general rank or alpha, keyed by the module's whole path.
+    static Dictionary<string, double> Exceptions(AdapterSet set, Func<LowRankUpdate, double> value, double general) =>
+        set.Updates.Where(x => Math.Abs(value(x.Update) - general) > 1e-9).ToDictionary(x => x.Module.Replace(".", "\\.", StringComparison.Ordinal), x => value(x.Update));
+
+    // Other tools read a list of names; all-linear is theirs to expand, so it is written expanded.
+    static List<string> TargetNames(CausalLm model, LoraConfig config, List<string> modules) =>
+        config.Targets.Any(target => target.Equals(LoraConfig.AllLinear, StringComparison.OrdinalIgnoreCase))
+            ? [.. model.Linears.Where(layer => modules.Contains(layer.Name)).Select(layer => layer.Name[(layer.Name.LastIndexOf('.') + 1)..]).Distinct().Order()]
+            : [.. config.Targets];
+}

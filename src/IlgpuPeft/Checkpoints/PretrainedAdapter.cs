@@ -54,6 +54,25 @@ public static class PretrainedAdapter
         return set;
     }
 
+    /// <summary>Reads values that <see cref="Save"/> wrote into an adapter of the same layers and ranks.</summary>
+    /// <exception cref="CheckpointException">The folder holds another adapter.</exception>
+    public static void Restore(AdapterSet set, string folder)
+    {
+        var pairs = PeftFiles.Read(folder).Adapter.Pairs.ToDictionary(pair => pair.Module, StringComparer.Ordinal);
+        var updates = set.Updates.ToList();
+        foreach (var (module, update) in updates)
+        {
+            if (pairs.Count != updates.Count || !pairs.TryGetValue(module, out var pair) || pair.Rank != update.A.Rows)
+            {
+                throw new CheckpointException(Path.Combine(folder, PeftFiles.WeightsName), module, $"does not match the adapter that is trained: {pairs.Count} layers, expected {updates.Count} with rank {update.A.Rows}. " +
+                    "The configuration has changed since the checkpoint was written.");
+            }
+
+            set.Model.Backend.Write(pair.A, update.A.Value);
+            set.Model.Backend.Write(pair.B, update.B.Value);
+        }
+    }
+
     /// <summary>Writes an adapter that PEFT reads. Both files are replaced whole, the weights first.</summary>
     /// <param name="set">The adapter.</param>
     /// <param name="folder">Created if absent.</param>

@@ -64,6 +64,22 @@ public static class Transfers
         return values;
     }
 
+    /// <summary>Reads a dense matrix of any floating type as F32.</summary>
+    /// <exception cref="ArgumentException">The matrix is NF4.</exception>
+    public static float[] ReadDense(this Backend backend, Weight weight)
+    {
+        if (weight.Scales is not null)
+        {
+            throw new ArgumentException($"ReadDense: the matrix [{weight.Rows}, {weight.Columns}] is NF4, expected a dense one.", nameof(weight));
+        }
+
+        var wide = backend.Allocate(DType.F32, weight.Values.Length, "transfer");
+        backend.Copy(weight.Values, wide);
+        var values = backend.ReadFloats(wide);
+        backend.Free(wide);
+        return values;
+    }
+
     /// <summary>Reads a slice of I32.</summary>
     public static int[] ReadInts(this Backend backend, Slice source)
     {

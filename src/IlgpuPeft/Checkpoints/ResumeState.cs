@@ -1,0 +1,57 @@
+using MessagePack;
+
+namespace IlgpuPeft.Checkpoints;
+
+/// <summary>
+/// What a checkpoint holds beside the trained values and the optimizer's moments: where the run stood. Random draws need no state; they are keyed by seed and step.
+/// </summary>
+[MessagePackObject]
+public sealed record ResumeState
+{
+    /// <summary>The file's name in a checkpoint folder.</summary>
+    public const string FileName = "state.msgpack";
+
+    /// <summary>The layout that this version writes.</summary>
+    public const int CurrentVersion = 1;
+
+    /// <summary>Layout version.</summary>
+    [Key(0)]
+    public int Version { get; init; } = CurrentVersion;
+
+    /// <summary>Optimizer steps taken.</summary>
+    [Key(1)]
+    public required int Step { get; init; }
+
+    /// <summary>Passes over the data completed.</summary>
+    [Key(2)]
+    public required int Epoch { get; init; }
+
+    /// <summary>Items of the current pass that are done.</summary>
+    [Key(3)]
+    public required int Index { get; init; }
+
+    /// <summary>A digest of the settings and data that the run depends on; a resumed run must have the same.</summary>
+    [Key(4)]
+    public required string Fingerprint { get; init; }
+
+    /// <summary>Writes the file whole.</summary>
+    public void Save(string folder) => AtomicFile.Write(Path.Combine(folder, FileName), stream => MessagePackSerializer.Serialize(stream, this));
+
+    /// <summary>Reads the file.</summary>
+    /// <exception cref="CheckpointException">It is absent, damaged, or of another version.</exception>
+    public static ResumeState Load(string folder)
+    {
+        string path = Path.Combine(folder, FileName);
+        try
+        {
+            var state = MessagePackSerializer.Deserialize<ResumeState>(File.ReadAllBytes(path), MessagePackSerializerOptions.Standard.WithSecurity(MessagePackSecurity.UntrustedData));
+            return state is { Version: CurrentVersion, Fingerprint: not null, Step: >= 0, Epoch: >= 0, Index: >= 0 }
+                ? state
+                : throw new CheckpointException(path, null, $"is not a resume state of version {CurrentVersion}. It was written by another version, or is damaged.");
+        }
+        catch (Exception cause) when (cause is MessagePackSerializationException or FileNotFoundException or DirectoryNotFoundException)
+        {
+            throw new CheckpointException(path, null, "cannot be read as a resume state. Resume from an earlier checkpoint.", cause);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using IlgpuPeft.Adapters;
+using IlgpuPeft.Kernels;
+using IlgpuPeft.Models;
+using IlgpuPeft.Tensors;
+
+namespace IlgpuPeft.Checkpoints;
+
+/// <summary>Writes Hugging Face model folders: trained, merged, and quantised ones.</summary>
+public static class SavedModel
+{
+    const string WeightsName = "model.safetensors";
+
+    static readonly string[] Companions =
+        ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja"];
+
+    /// <summary>Writes a model's own dense weights.</summary>
+    /// <param name="model">The model; its linear layers must not be NF4.</param>
+    /// <param name="folder">Created if absent.</param>
+    /// <param name="type">F32, F16 or BF16.</param>
+    /// <param name="sourceFolder">Its tokenizer files are copied along; null for none.</param>
+    public static void Write(CausalLm model, string folder, DType type, string? sourceFolder)
+    {
+        List<TensorSource> tensors = [];
+        Matrix("model.embed_tokens.weight", model.Embedding);
+        foreach (var block in model.Blocks)
+        {
+            string prefix = $"model.layers.{block.Index}.";
+            Vector(block.InputNorm);
+            foreach (var layer in block.Linears)
+            {
+                Matrix(layer.Name + ".weight", layer.Weight);
+                Vector(layer.Bias);
+            }
+
+            Vector(block.QueryNorm);
+            Vector(block.KeyNorm);
+            Vector(block.MlpNorm);
+        }
+
+        Vector(model.Norm);
+        if (!model.Config.TiedEmbeddings)
+        {
+            Matrix("lm_head.weight", model.Head);
+        }
+
+        Directory.CreateDirectory(folder);
+        SafetensorsWriter.Write(Path.Combine(folder, WeightsName), tensors);
+        WriteConfig(folder, model.Config.Json, type, quantization: null);
+        CopyCompanions(sourceFolder, folder);
+
+        void Matrix(string name, Weight weight) => tensors.Add(TensorSource.OfFloats(new TensorInfo(name, type, weight.Rows, weight.Columns), () => model.Backend.ReadDense(weight)));
+
+        void Vector(Parameter? parameter)
+        {
+            if (parameter is not null)
+            {
+                tensors.Add(TensorSource.OfFloats(new TensorInfo(parameter.Name, type, parameter.Count), () => model.Backend.ReadFloats(parameter.Value)));
+            }
+        }
+    }
+
+    /// <summary>
+    /// Adds an adapter to its base model's weights, W + scale · B·A, and writes the sum as a model of its own, one tensor at a time. The sums are made in F32.
+    /// </summary>
+    /// <param name="modelFolder">The base model, dense or NF4.</param>
+    /// <param name="adapterFolder">A PEFT adapter folder.</param>
+    /// <param name="folder">Created if absent.</param>
+    /// <param name="type">Element type of the merged linear weights; null keeps each tensor's own (F32 for an NF4 tensor whose original type is unknown).</param>
+    /// <param name="mergeBase">
+    /// What the update is added to: the weights as stored (the choice where the base is also published in 16 bits), or after a round trip through NF4,
+    /// which is what the adapter was trained against.
+    /// </param>
+    /// <exception cref="CheckpointException">The adapter does not fit the model.</exception>
+    public static void Merge(string modelFolder, string adapterFolder, string folder, DType? type = null, WeightStorage mergeBase = WeightStorage.AsStored)
+    {
+        PretrainedModel.RequireFolder(modelFolder);
+        using var files = WeightFiles.Open(modelFolder);
+        var (adapter, _) = PeftFiles.Read(adapterFolder);
+        var pairs = adapter.Pairs.ToDictionary(pair => pair.Module, StringComparer.Ordinal);
+        List<TensorSource> tensors = [];
+        foreach (var info in files.Tensors.Where(info => !BitsAndBytes.IsPart(info.Name)))
+        {
+            string module = info.Name.EndsWith(".weight", StringComparison.Ordinal) ? info.Name[..^".weight".Length] : "";
+            bool quantized = module.Length > 0 && BitsAndBytes.IsQuantized(files, module);
+            pairs.Remove(module, out var pair);
+            if (pair is null && !quantized && !(mergeBase != WeightStorage.AsStored && IsLinear(info)))
+            {
+                tensors.Add(type is null || !FloatCodec.IsFloat(info.Type)
+                    ? TensorSource.Copy(files, info)
+                    : TensorSource.OfFloats(new TensorInfo(info.Name, type.Value, [.. info.Shape]), () => Dense(files, info, module, WeightStorage.AsStored)));
+                continue;
+            }
+
+            var nf4 = quantized ? BitsAndBytes.Read(files, module) : null;
+            long rows = nf4?.Rows ?? info.Shape[0], columns = nf4?.Columns ?? info.Shape[^1];
+            if (pair is not null && (rows != pair.Outputs || columns != pair.Inputs))
+            {
+                throw new CheckpointException(files.FileOf(info.Name), info.Name, $"has shape [{rows}, {columns}], expected [{pair.Outputs}, {pair.Inputs}] by the adapter. The adapter is for another model.");
+            }
+
+            tensors.Add(TensorSource.OfFloats(new TensorInfo(info.Name, type ?? nf4?.Original ?? info.Type!.Value, rows, columns), () =>
+            {
+                var weight = Dense(files, info, module, mergeBase);
+                if (pair is not null)
+                {
+                    LoraDelta.Add(pair.A, pair.B, pair.Rank, adapter.Config.ScalingOf(module), weight);
+                }
+
+                return weight;
+            }));
+        }
+
+        if (pairs.Count > 0)
+        {
+            throw new CheckpointException(Path.Combine(adapterFolder, PeftFiles.WeightsName), pairs.Keys.Order().First(), $"adapts a layer that {modelFolder} does not have. The adapter is for another model.");
+        }
+
+        Directory.CreateDirectory(folder);
+        SafetensorsWriter.Write(Path.Combine(folder, WeightsName), tensors);
+        WriteConfig(folder, File.ReadAllText(Path.Combine(modelFolder, "config.json")), type, quantization: null);
+        CopyCompanions(modelFolder, folder);
+    }
+
+    /// <summary>Writes a bitsandbytes-compatible NF4 checkpoint: linear layers quantised, everything else copied.</summary>
+    /// <param name="modelFolder">A dense model.</param>
+    /// <param name="folder">Created if absent.</param>
+    /// <param name="doubleQuant">Whether block scales are stored in 8 bits.</param>
+    /// <param name="computeType">What <c>bnb_4bit_compute_dtype</c> will say.</param>
+    public static void Quantize(string modelFolder, string folder, bool doubleQuant = true, DType computeType = DType.BF16)
+    {
+        PretrainedModel.RequireFolder(modelFolder);
+        var config = ModelConfig.Load(Path.Combine(modelFolder, "config.json"));
+        using var files = WeightFiles.Open(modelFolder);
+        List<TensorSource> tensors = [];
+        foreach (var info in files.Tensors)
+        {
+            if (!IsLinear(info))
+            {
+                tensors.Add(TensorSource.Copy(files, info));
+                continue;
+            }
+
+            string module = info.Name[..^".weight".Length];
+            if (BitsAndBytes.IsQuantized(files, module))
+            {
+                throw new CheckpointException(files.FileOf(info.Name), info.Name, "is quantised already, expected a dense model. Start from the 16-bit or 32-bit weights.");
+            }
+
+            tensors.AddRange(BitsAndBytes.Write(module, Quantized(files, info, doubleQuant)));
+        }
+
+        Directory.CreateDirectory(folder);
+        SafetensorsWriter.Write(Path.Combine(folder, WeightsName), tensors);
+        WriteConfig(folder, config.Json, null, new BitsAndBytesConfig(doubleQuant, computeType).ToJson());
+        CopyCompanions(modelFolder, folder);
+    }
+
+    static Nf4Tensor Quantized(WeightFiles files, TensorInfo info, bool doubleQuant)
+    {
+        var values = new float[info.Count];
+        files.Read(info.Name, values);
+        return Nf4Tensor.Quantize(values, (int)info.Shape[0], (int)info.Shape[1], doubleQuant, info.Type!.Value);
+    }
+
+    static float[] Dense(WeightFiles files, TensorInfo info, string module, WeightStorage mergeBase)
+    {
+        if (module.Length > 0 && BitsAndBytes.IsQuantized(files, module))
+        {
+            var stored = BitsAndBytes.Read(files, module);
+            var dequantized = new float[stored.Count];
+            stored.Dequantize(dequantized);
+            return dequantized;
+        }
+
+        if (mergeBase != WeightStorage.AsStored)
+        {
+            var rounded = new float[info.Count];
+            Quantized(files, info, doubleQuant: mergeBase == WeightStorage.Nf4Double).Dequantize(rounded);
+            return rounded;
+        }
+
+        var values = new float[info.Count];
+        files.Read(info.Name, values);
+        return values;
+    }
+
+    // The layers that quantisation applies to: the projections of attention and MLP. Embedding, head and norms keep their type.
+    static bool IsLinear(TensorInfo info) => info.Name.EndsWith("_proj.weight", StringComparison.Ordinal) && info.Shape.Count == 2;
+
+    static void WriteConfig(string folder, string json, DType? type, JsonObject? quantization)
+    {
+        var config = JsonNode.Parse(json)!.AsObject();
+        config.Remove("quantization_config");
+        if (type is { } stored)
+        {
+            config[config.ContainsKey("dtype") ? "dtype" : "torch_dtype"] = stored switch { DType.BF16 => "bfloat16", DType.F16 => "float16", _ => "float32" };
+        }
+
+        if (quantization is not null)
+        {
+            config["quantization_config"] = quantization;
+        }
+
+        AtomicFile.WriteText(Path.Combine(folder, "config.json"), config.ToJsonString(Indented) + "\n");
+    }
+
+    static readonly JsonSerializerOptions Indented = new() { WriteIndented = true };
+
+    static void CopyCompanions(string? from, string to)
+    {
+        if (from is null || Path.GetFullPath(from) == Path.GetFullPath(to))
+        {
+            return;
+        }
+
+        foreach (string name in Companions.Where(name => File.Exists(Path.Combine(from, name))))
+        {
+            AtomicFile.WriteText(Path.Combine(to, name), File.ReadAllText(Path.Combine(from, name)));
+        }
+    }
+}

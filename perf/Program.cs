@@ -1,1 +1,17 @@
-System.Console.WriteLine(1);
+using IlgpuPeft.Perf;
+
+// Each verb is one benchmark. Run in Release: dotnet run -c Release --project perf -- gemm
+var verbs = new SortedDictionary<string, Action<string[]>>
+{
+    ["gemm"] = _ => GemmBenchmark.Run(),
+    ["matvec"] = _ => MatVecBenchmark.Run(),
+};
+
+if (args.Length == 0 || !verbs.TryGetValue(args[0], out var run))
+{
+    Console.Error.WriteLine($"usage: perf {string.Join(" | ", verbs.Keys)}");
+    return 1;
+}
+
+run(args[1..]);
+return 0;

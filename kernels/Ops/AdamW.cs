@@ -41,7 +41,8 @@ static unsafe class AdamW
             Root = T.CreateTruncating(1 / Math.Sqrt(1 - Math.Pow(step.Beta2, step.Step))),
             Epsilon = T.CreateTruncating(step.Epsilon),
         };
-        StepRange(p.Pointer<T>(), g.Pointer<T>(), m.Pointer<T>(), v.Pointer<T>(), constants, 0, p.Length);
+        Partition parts = Partition.Elements(p.Length);
+        Workers.Run(parts.Count, new Job<T>(p.Pointer<T>(), g.Pointer<T>(), m.Pointer<T>(), v.Pointer<T>(), constants, parts));
     }
 
     static void Check<T>(string name, Slice slice, long length)
@@ -50,27 +51,30 @@ static unsafe class AdamW
         Expect.Length("AdamW", name, slice, length);
     }
 
-    static void StepRange<T>(T* p, T* g, T* m, T* v, in Constants<T> c, long start, long end) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    readonly struct Job<T>(T* p, T* g, T* m, T* v, Constants<T> c, Partition parts) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        Vector<T> clip = new(c.Clip), keep = new(c.Keep), beta1 = new(c.Beta1), rest1 = new(c.Rest1), beta2 = new(c.Beta2), rest2 = new(c.Rest2);
-        Vector<T> rate = new(c.Rate), root = new(c.Root), epsilon = new(c.Epsilon);
-        long i = start;
-        for (; i <= end - Vector<T>.Count; i += Vector<T>.Count)
+        public void Run(int index)
         {
-            Vector<T> gradient = Vector.Load(g + i) * clip;
-            Vector<T> first = beta1 * Vector.Load(m + i) + rest1 * gradient;
-            Vector<T> second = beta2 * Vector.Load(v + i) + rest2 * gradient * gradient;
-            first.Store(m + i);
-            second.Store(v + i);
-            (Vector.Load(p + i) * keep - rate * first / (Vector.SquareRoot(second) * root + epsilon)).Store(p + i);
-        }
+            var (i, end) = parts[index];
+            Vector<T> clip = new(c.Clip), keep = new(c.Keep), beta1 = new(c.Beta1), rest1 = new(c.Rest1), beta2 = new(c.Beta2), rest2 = new(c.Rest2);
+            Vector<T> rate = new(c.Rate), root = new(c.Root), epsilon = new(c.Epsilon);
+            for (; i <= end - Vector<T>.Count; i += Vector<T>.Count)
+            {
+                Vector<T> gradient = Vector.Load(g + i) * clip;
+                Vector<T> first = beta1 * Vector.Load(m + i) + rest1 * gradient;
+                Vector<T> second = beta2 * Vector.Load(v + i) + rest2 * gradient * gradient;
+                first.Store(m + i);
+                second.Store(v + i);
+                (Vector.Load(p + i) * keep - rate * first / (Vector.SquareRoot(second) * root + epsilon)).Store(p + i);
+            }
 
-        for (; i < end; i++)
-        {
-            T gradient = g[i] * c.Clip;
-            m[i] = c.Beta1 * m[i] + c.Rest1 * gradient;
-            v[i] = c.Beta2 * v[i] + c.Rest2 * gradient * gradient;
-            p[i] = p[i] * c.Keep - c.Rate * m[i] / (T.Sqrt(v[i]) * c.Root + c.Epsilon);
+            for (; i < end; i++)
+            {
+                T gradient = g[i] * c.Clip;
+                m[i] = c.Beta1 * m[i] + c.Rest1 * gradient;
+                v[i] = c.Beta2 * v[i] + c.Rest2 * gradient * gradient;
+                p[i] = p[i] * c.Keep - c.Rate * m[i] / (T.Sqrt(v[i]) * c.Root + c.Epsilon);
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //
 // Maths      copy y = round(x), once, to nearest even · fill y = c · add y += s·x · norm r = √Σ x², the sum in f64
 // Shapes     x [n] → y [n]; norm → r [1]
-// Layout     contiguous; source and destination of a copy may overlap only where their types are equal
+// Layout     contiguous; a copy's source and destination do not overlap
 // Floor      bytes read + written: every operation is one pass and bound by memory
 // Numerics   the norm adds up in at most 64 parts whose bounds follow from n alone, so that it does not depend on the number of threads
 
@@ -19,54 +19,46 @@ static unsafe class Elementwise
     public static void Copy(Slice source, Slice destination)
     {
         Expect.Length(nameof(Copy), nameof(destination), destination, source.Length);
+        Partition parts = Partition.Elements(source.Length);
         if (source.Type == destination.Type)
         {
-            Buffer.MemoryCopy((void*)source.Address, (void*)destination.Address, destination.Bytes, source.Bytes);
+            Workers.Run(parts.Count, new CopyJob(source, destination, parts));
         }
         else if (source.Type == DType.F64 || destination.Type == DType.F64)
         {
-            Convert<double>(source, destination);
+            Workers.Run(parts.Count, new ConvertJob<double>(source, destination, parts));
         }
         else
         {
-            Convert<float>(source, destination);
+            Workers.Run(parts.Count, new ConvertJob<float>(source, destination, parts));
         }
     }
 
     public static void Fill(Slice destination, double value)
     {
-        int size = destination.Type.Size();
-        byte* first = (byte*)destination.Address;
-        for (long start = 0; start < destination.Length; start += int.MaxValue / 8)
+        switch (destination.Type)
         {
-            int length = (int)Math.Min(int.MaxValue / 8, destination.Length - start);
-            void* part = first + start * size;
-            switch (destination.Type)
-            {
-                case DType.F32:
-                    new Span<float>(part, length).Fill((float)value);
-                    break;
-                case DType.F64:
-                    new Span<double>(part, length).Fill(value);
-                    break;
-                case DType.F16:
-                    new Span<Half>(part, length).Fill((Half)value);
-                    break;
-                case DType.BF16:
-                    new Span<ushort>(part, length).Fill(Conversion.ToBFloat16(value));
-                    break;
-                case DType.U8:
-                    new Span<byte>(part, length).Fill(checked((byte)value));
-                    break;
-                case DType.I32:
-                    new Span<int>(part, length).Fill(checked((int)value));
-                    break;
-                case DType.I64:
-                    new Span<long>(part, length).Fill(checked((long)value));
-                    break;
-                default:
-                    throw new ArgumentException($"Fill: unknown element type {destination.Type}.", nameof(destination));
-            }
+            case DType.F32:
+                Fill(destination, (float)value);
+                break;
+            case DType.F64:
+                Fill<double>(destination, value);
+                break;
+            case DType.F16:
+                Fill(destination, (Half)value);
+                break;
+            case DType.BF16:
+                Fill(destination, Conversion.ToBFloat16(value));
+                break;
+            case DType.U8:
+                Fill(destination, checked((byte)value));
+                break;
+            case DType.I32:
+                Fill(destination, checked((int)value));
+                break;
+            default:
+                Fill(destination, checked((long)value));
+                break;
         }
     }
 
@@ -75,7 +67,8 @@ static unsafe class Elementwise
         Expect.Element<T>(nameof(Add), nameof(x), x);
         Expect.Element<T>(nameof(Add), nameof(y), y);
         Expect.Length(nameof(Add), nameof(y), y, x.Length);
-        AddRange(x.Pointer<T>(), T.CreateTruncating(scale), y.Pointer<T>(), 0, x.Length);
+        Partition parts = Partition.Elements(x.Length);
+        Workers.Run(parts.Count, new AddJob<T>(x.Pointer<T>(), T.CreateTruncating(scale), y.Pointer<T>(), parts));
     }
 
     public static void Norm<T>(Slice x, Slice result) where T : unmanaged, IBinaryFloatingPointIeee754<T>
@@ -83,59 +76,91 @@ static unsafe class Elementwise
         Expect.Element<T>(nameof(Norm), nameof(x), x);
         Expect.Element<T>(nameof(Norm), nameof(result), result);
         Expect.Length(nameof(Norm), nameof(result), result, 1);
-        double* parts = stackalloc double[NormParts];
-        NormRange(x.Pointer<T>(), x.Length, parts, 0, NormParts);
+        Partition parts = Partition.Elements(x.Length, NormParts);
+        double* sums = stackalloc double[NormParts];
+        Workers.Run(parts.Count, new NormJob<T>(x.Pointer<T>(), sums, parts));
         double sum = 0;
-        for (int i = 0; i < NormParts; i++)
+        for (int i = 0; i < parts.Count; i++)
         {
-            sum += parts[i];
+            sum += sums[i];
         }
 
         *result.Pointer<T>() = T.CreateTruncating(Math.Sqrt(sum));
     }
 
-    static void AddRange<T>(T* x, T scale, T* y, long start, long end) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    static void Fill<TElement>(Slice destination, TElement value) where TElement : unmanaged
     {
-        Vector<T> scales = new(scale);
-        long i = start;
-        for (; i <= end - Vector<T>.Count; i += Vector<T>.Count)
-        {
-            (Vector.Load(x + i) * scales + Vector.Load(y + i)).Store(y + i);
-        }
+        Partition parts = Partition.Elements(destination.Length);
+        Workers.Run(parts.Count, new FillJob<TElement>(destination.Pointer<TElement>(), value, parts));
+    }
 
-        for (; i < end; i++)
+    readonly struct CopyJob(Slice source, Slice destination, Partition parts) : IJob
+    {
+        public void Run(int index)
         {
-            y[i] += scale * x[i];
+            var (start, end) = parts[index];
+            Slice from = source.Range(start, end - start), to = destination.Range(start, end - start);
+            Buffer.MemoryCopy((void*)from.Address, (void*)to.Address, to.Bytes, from.Bytes);
         }
     }
 
-    static void NormRange<T>(T* x, long length, double* sums, int firstPart, int endPart) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    readonly struct ConvertJob<T>(Slice source, Slice destination, Partition parts) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        long size = (length + NormParts - 1) / NormParts;
-        Span<double> tile = stackalloc double[Tile];
-        for (int part = firstPart; part < endPart; part++)
+        public void Run(int index)
         {
+            var (start, end) = parts[index];
+            Span<T> tile = stackalloc T[Tile];
+            for (long i = start; i < end; i += Tile)
+            {
+                Span<T> values = tile[..(int)Math.Min(Tile, end - i)];
+                Conversion.Read(source, i, values);
+                Conversion.Write<T>(values, destination, i);
+            }
+        }
+    }
+
+    readonly struct FillJob<TElement>(TElement* destination, TElement value, Partition parts) : IJob where TElement : unmanaged
+    {
+        public void Run(int index)
+        {
+            var (start, end) = parts[index];
+            new Span<TElement>(destination + start, (int)(end - start)).Fill(value);
+        }
+    }
+
+    readonly struct AddJob<T>(T* x, T scale, T* y, Partition parts) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        public void Run(int index)
+        {
+            var (i, end) = parts[index];
+            Vector<T> scales = new(scale);
+            for (; i <= end - Vector<T>.Count; i += Vector<T>.Count)
+            {
+                (Vector.Load(x + i) * scales + Vector.Load(y + i)).Store(y + i);
+            }
+
+            for (; i < end; i++)
+            {
+                y[i] += scale * x[i];
+            }
+        }
+    }
+
+    readonly struct NormJob<T>(T* x, double* sums, Partition parts) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        public void Run(int index)
+        {
+            var (start, end) = parts[index];
+            Span<double> tile = stackalloc double[Tile];
             double sum = 0;
-            long end = Math.Min(length, (part + 1) * size);
-            for (long i = part * size; i < end; i += Tile)
+            for (long i = start; i < end; i += Tile)
             {
                 Span<double> values = tile[..(int)Math.Min(Tile, end - i)];
                 TensorPrimitives.ConvertTruncating(new ReadOnlySpan<T>(x + i, values.Length), values);
                 sum += TensorPrimitives.SumOfSquares<double>(values);
             }
 
-            sums[part] = sum;
-        }
-    }
-
-    static void Convert<T>(Slice source, Slice destination) where T : unmanaged, IBinaryFloatingPointIeee754<T>
-    {
-        Span<T> tile = stackalloc T[Tile];
-        for (long i = 0; i < source.Length; i += Tile)
-        {
-            Span<T> values = tile[..(int)Math.Min(Tile, source.Length - i)];
-            Conversion.Read(source, i, values);
-            Conversion.Write<T>(values, destination, i);
+            sums[index] = sum;
         }
     }
 }

@@ -21,12 +21,8 @@ static unsafe class Embedding
         Expect.Length(Operation, nameof(table), table.Values, (long)table.Rows * table.Columns);
         Expect.That(table.Scales is null, Operation, "the table is NF4, expected a dense type. Leave embeddings out of quantisation.");
         CheckIds(Operation, ids, table.Rows);
-        T* ys = y.Pointer<T>();
-        int* tokens = ids.Pointer<int>();
-        for (long i = 0; i < ids.Length; i++)
-        {
-            Conversion.Read(table.Values, (long)tokens[i] * table.Columns, new Span<T>(ys + i * table.Columns, table.Columns));
-        }
+        Partition parts = Partition.Rows(ids.Length, table.Columns);
+        Workers.Run(parts.Count, new ForwardJob<T>(ids.Pointer<int>(), table.Values, table.Columns, y.Pointer<T>(), parts));
     }
 
     public static void Backward<T>(Slice ids, Slice dy, Slice dTable) where T : unmanaged, IBinaryFloatingPointIeee754<T>
@@ -56,6 +52,18 @@ static unsafe class Embedding
             {
                 throw new ArgumentOutOfRangeException(nameof(ids), $"{operation}: token {i} has id {tokens[i]}, expected 0 to {vocabulary - 1} for a vocabulary of " +
                     $"{vocabulary}. Check that the tokenizer belongs to the model.");
+            }
+        }
+    }
+
+    readonly struct ForwardJob<T>(int* ids, Slice table, int width, T* y, Partition parts) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        public void Run(int index)
+        {
+            var (start, end) = parts[index];
+            for (long i = start; i < end; i++)
+            {
+                Conversion.Read(table, (long)ids[i] * width, new Span<T>(y + i * width, width));
             }
         }
     }

@@ -1,171 +1,167 @@
+// Linear: y = x·Wᵀ + bias + scale·(x'·Aᵀ)·Bᵀ, a frozen or trained linear layer with an optional low-rank adapter.
+//
+// Maths      y = x·Wᵀ + bias + s·xa·Bᵀ with xa = x'·Aᵀ, where x' is x after the adapter's dropout
+// Grad       dx = dy·W · dxa = s·dy·B · dx' = dxa·A · dA += dxaᵀ·x' · dB += s·dyᵀ·xa · dW += dyᵀ·x · dbias += Σ_n dy[n,:]
+// Shapes     x, x' [N, K] · W [O, K] · bias [O] · A [R, K] · B [O, R] · xa [N, R] → y [N, O]
+// Layout     row-major and contiguous; W dense or NF4, see Weight
+// Floor      2·N·K·O flops for W and 2·N·R·(K + O) for the adapter, each twice again in the backward pass
+// Numerics   sums in T, see Gemm; the same bits for any number of threads
+// Source     Hu et al. 2021, arXiv:2106.09685 §4.1
+
 using System.Numerics;
 
 namespace IlgpuPeft.Kernels;
 
-/// <summary>y (+)= x·Wᵀ + bias + scale·(loraInput·Aᵀ)·Bᵀ and its gradients, in plain loops over the dequantised weight.</summary>
 static unsafe class Linear
 {
-    static readonly float[] Codes =
-    [
-        -1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f, -0.28444138169288635f, -0.18477343022823334f, -0.09105003625154495f, 0.0f,
-        0.07958029955625534f, 0.16093020141124725f, 0.24611230194568634f, 0.33791524171829224f, 0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f, 1.0f,
-    ];
+    const int BiasColumns = 64; // outputs of the bias gradient per task
 
+    /// <summary>
+    /// y (+)= x·Wᵀ + bias + scale·(loraInput·Aᵀ)·Bᵀ; xa receives loraInput·Aᵀ. An empty loraInput means x, an empty bias none.
+    /// </summary>
+    /// <exception cref="ArgumentException">A slice does not have the size that the weight and x give it.</exception>
     public static void Forward<T>(Slice x, Weight weight, Slice bias, LoraFactors? lora, Slice loraInput, Slice xa, Slice y, bool accumulate)
         where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        long rows = x.Length / weight.Columns;
-        Expect.Length("LinearForward", nameof(x), x, rows * weight.Columns);
-        Expect.Length("LinearForward", nameof(y), y, rows * weight.Rows);
-        T[] w = Dense<T>(weight);
-        T* result = y.Pointer<T>(), offset = bias.Pointer<T>();
-        if (!accumulate)
+        const string op = "Linear.Forward";
+        int o = weight.Rows, k = weight.Columns, n = Rows(op, nameof(x), x, k);
+        loraInput = loraInput.IsEmpty ? x : loraInput;
+        Expect.Length(op, nameof(y), y, (long)n * o);
+        CheckLora(op, lora, loraInput, xa, n, k, o);
+        if (!bias.IsEmpty)
         {
-            new Span<T>(result, (int)y.Length).Clear();
+            Expect.Length(op, nameof(bias), bias, o);
+            StartFromBias(bias.Pointer<T>(), y.Pointer<T>(), n, o, accumulate);
+            accumulate = true;
         }
 
-        fixed (T* dense = w)
-        {
-            MultiplyTransposed(x.Pointer<T>(), dense, result, rows, weight.Rows, weight.Columns, T.One);
-        }
-
-        for (long i = 0; offset != null && i < y.Length; i++)
-        {
-            result[i] += offset[i % weight.Rows];
-        }
-
+        T* output = y.Pointer<T>();
+        Gemm.Multiply(n, T.One, x.Pointer<T>(), k, weight, transpose: true, accumulate ? T.One : T.Zero, output, o);
         if (lora is { } factors)
         {
-            new Span<T>(xa.Pointer<T>(), (int)xa.Length).Clear();
-            MultiplyTransposed(loraInput.Pointer<T>(), factors.A.Pointer<T>(), xa.Pointer<T>(), rows, factors.Rank, weight.Columns, T.One);
-            MultiplyTransposed(xa.Pointer<T>(), factors.B.Pointer<T>(), result, rows, weight.Rows, factors.Rank, T.CreateTruncating(factors.Scale));
+            int r = factors.Rank;
+            T* projected = xa.Pointer<T>();
+            Gemm.Multiply(n, r, k, T.One, loraInput.Pointer<T>(), k, false, factors.A.Pointer<T>(), k, true, T.Zero, projected, r);
+            Gemm.Multiply(n, o, r, T.CreateTruncating(factors.Scale), projected, r, false, factors.B.Pointer<T>(), r, true, T.One, output, o);
         }
     }
 
+    /// <summary>
+    /// Gradients of <see cref="Forward{T}"/>. An empty gradient slice is not wanted. dx and dLoraInput are written, or added to if
+    /// <paramref name="accumulate"/>; without dLoraInput, the adapter's part goes to dx. dA, dB, dWeight and dBias are added to.
+    /// </summary>
+    /// <exception cref="ArgumentException">A slice does not have the size that the weight and dy give it.</exception>
     public static void Backward<T>(Slice dy, Slice x, Slice loraInput, Weight weight, LoraFactors? lora, Slice xa, Slice dx, Slice dLoraInput, bool accumulate,
         Slice dA, Slice dB, Slice dWeight, Slice dBias) where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        long rows = dy.Length / weight.Rows;
-        int outputs = weight.Rows, inputs = weight.Columns;
+        const string op = "Linear.Backward";
+        int o = weight.Rows, k = weight.Columns, n = Rows(op, nameof(dy), dy, o);
         T* gradient = dy.Pointer<T>();
-        foreach (Slice written in accumulate ? [] : new[] { dx, dLoraInput })
-        {
-            new Span<T>(written.Pointer<T>(), (int)written.Length).Clear();
-        }
-
+        loraInput = loraInput.IsEmpty ? x : loraInput;
+        T beta = accumulate ? T.One : T.Zero;
         if (!dx.IsEmpty)
         {
-            fixed (T* dense = Dense<T>(weight))
-            {
-                Multiply(gradient, dense, dx.Pointer<T>(), rows, inputs, outputs);
-            }
+            Expect.Length(op, nameof(dx), dx, (long)n * k);
+            Gemm.Multiply(n, T.One, gradient, o, weight, transpose: false, beta, dx.Pointer<T>(), k);
         }
 
         if (!dWeight.IsEmpty)
         {
-            TransposedMultiply(gradient, x.Pointer<T>(), dWeight.Pointer<T>(), outputs, inputs, rows, T.One);
+            Expect.Length(op, nameof(dWeight), dWeight, (long)o * k);
+            Expect.Length(op, nameof(x), x, (long)n * k);
+            Gemm.Multiply(o, k, n, T.One, gradient, o, true, x.Pointer<T>(), k, false, T.One, dWeight.Pointer<T>(), k);
         }
 
-        for (long i = 0; !dBias.IsEmpty && i < dy.Length; i++)
+        if (!dBias.IsEmpty)
         {
-            dBias.Pointer<T>()[i % outputs] += gradient[i];
+            Expect.Length(op, nameof(dBias), dBias, o);
+            Workers.Run((o + BiasColumns - 1) / BiasColumns, new BiasJob<T> { Gradient = gradient, Sum = dBias.Pointer<T>(), N = n, O = o });
         }
 
-        if (lora is not { } factors)
+        if (lora is { } factors)
+        {
+            CheckLora(op, lora, loraInput, xa, n, k, o);
+            bool separate = !dLoraInput.IsEmpty;
+            LoraBackward<T>(factors, n, k, o, gradient, loraInput.Pointer<T>(), xa.Pointer<T>(),
+                separate ? dLoraInput : dx, separate ? beta : T.One, dA, dB);
+        }
+    }
+
+    static void LoraBackward<T>(LoraFactors lora, int n, int k, int o, T* dy, T* input, T* xa, Slice dInput, T beta, Slice dA, Slice dB)
+        where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        int r = lora.Rank;
+        T scale = T.CreateTruncating(lora.Scale);
+        if (!dB.IsEmpty)
+        {
+            Expect.Length("Linear.Backward", nameof(dB), dB, (long)o * r);
+            Gemm.Multiply(o, r, n, scale, dy, o, true, xa, r, false, T.One, dB.Pointer<T>(), r);
+        }
+
+        if (dA.IsEmpty && dInput.IsEmpty)
         {
             return;
         }
 
-        T scale = T.CreateTruncating(factors.Scale);
-        T[] low = new T[rows * factors.Rank];
-        fixed (T* dxa = low)
+        T* dXa = Scratch.Get<T>(ScratchSlot.LoraGradient, (long)n * r);
+        Gemm.Multiply(n, r, o, scale, dy, o, false, lora.B.Pointer<T>(), r, false, T.Zero, dXa, r);
+        if (!dA.IsEmpty)
         {
-            Multiply(gradient, factors.B.Pointer<T>(), dxa, rows, factors.Rank, outputs);
-            for (int i = 0; i < low.Length; i++)
-            {
-                low[i] *= scale;
-            }
+            Expect.Length("Linear.Backward", nameof(dA), dA, (long)r * k);
+            Gemm.Multiply(r, k, n, T.One, dXa, r, true, input, k, false, T.One, dA.Pointer<T>(), k);
+        }
 
-            Slice target = dLoraInput.IsEmpty ? dx : dLoraInput;
-            if (!target.IsEmpty)
-            {
-                Multiply(dxa, factors.A.Pointer<T>(), target.Pointer<T>(), rows, inputs, factors.Rank);
-            }
+        if (!dInput.IsEmpty)
+        {
+            Expect.Length("Linear.Backward", "the gradient of loraInput", dInput, (long)n * k);
+            Gemm.Multiply(n, k, r, T.One, dXa, r, false, lora.A.Pointer<T>(), k, false, beta, dInput.Pointer<T>(), k);
+        }
+    }
 
-            if (!dA.IsEmpty)
-            {
-                TransposedMultiply(dxa, loraInput.Pointer<T>(), dA.Pointer<T>(), factors.Rank, inputs, rows, T.One);
-            }
+    static int Rows(string op, string name, Slice matrix, int columns)
+    {
+        Expect.That(matrix.Length % columns == 0, op, $"{name} has {matrix.Length} elements, expected a multiple of {columns} to match the weight.");
+        return checked((int)(matrix.Length / columns));
+    }
 
-            if (!dB.IsEmpty)
+    static void CheckLora(string op, LoraFactors? lora, Slice loraInput, Slice xa, int n, int k, int o)
+    {
+        if (lora is { } factors)
+        {
+            Expect.Length(op, nameof(loraInput), loraInput, (long)n * k);
+            Expect.Length(op, nameof(xa), xa, (long)n * factors.Rank);
+            Expect.Length(op, "lora.A", factors.A, (long)factors.Rank * k);
+            Expect.Length(op, "lora.B", factors.B, (long)o * factors.Rank);
+        }
+    }
+
+    static void StartFromBias<T>(T* bias, T* y, int n, int o, bool accumulate) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        for (int i = 0; i < n; i++, y += o)
+        {
+            for (int j = 0; j < o; j++)
             {
-                TransposedMultiply(gradient, xa.Pointer<T>(), dB.Pointer<T>(), outputs, factors.Rank, rows, scale);
+                y[j] = accumulate ? y[j] + bias[j] : bias[j];
             }
         }
     }
 
-    /// <summary>c [m, n] += scale · a [m, k] · bᵀ, b [n, k].</summary>
-    static void MultiplyTransposed<T>(T* a, T* b, T* c, long m, long n, long k, T scale) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    /// <summary>Column sums of dy, rows in order.</summary>
+    struct BiasJob<T> : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        for (long i = 0; i < m; i++)
-        {
-            for (long j = 0; j < n; j++)
-            {
-                T dot = System.Numerics.Tensors.TensorPrimitives.Dot(new ReadOnlySpan<T>(a + i * k, (int)k), new ReadOnlySpan<T>(b + j * k, (int)k));
-                c[i * n + j] += scale * dot;
-            }
-        }
-    }
+        public T* Gradient, Sum;
+        public int N, O;
 
-    /// <summary>c [m, n] += a [m, k] · b [k, n].</summary>
-    static void Multiply<T>(T* a, T* b, T* c, long m, long n, long k) where T : unmanaged, IBinaryFloatingPointIeee754<T>
-    {
-        for (long i = 0; i < m; i++)
+        public readonly void Run(int index)
         {
-            for (long l = 0; l < k; l++)
+            int first = index * BiasColumns, last = Math.Min(first + BiasColumns, O);
+            for (int i = 0; i < N; i++)
             {
-                for (long j = 0; j < n; j++)
+                for (int j = first; j < last; j++)
                 {
-                    c[i * n + j] += a[i * k + l] * b[l * n + j];
+                    Sum[j] += Gradient[(long)i * O + j];
                 }
             }
         }
-    }
-
-    /// <summary>c [m, n] += scale · aᵀ · b, a [k, m], b [k, n].</summary>
-    static void TransposedMultiply<T>(T* a, T* b, T* c, long m, long n, long k, T scale) where T : unmanaged, IBinaryFloatingPointIeee754<T>
-    {
-        for (long l = 0; l < k; l++)
-        {
-            for (long i = 0; i < m; i++)
-            {
-                for (long j = 0; j < n; j++)
-                {
-                    c[i * n + j] += scale * a[l * m + i] * b[l * n + j];
-                }
-            }
-        }
-    }
-
-    static T[] Dense<T>(Weight weight) where T : unmanaged, IBinaryFloatingPointIeee754<T>
-    {
-        T[] dense = new T[(long)weight.Rows * weight.Columns];
-        if (weight.Scales is not { } scales)
-        {
-            Conversion.Read<T>(weight.Values, 0, dense);
-            return dense;
-        }
-
-        byte* codes = weight.Values.Pointer<byte>();
-        for (int i = 0; i < dense.Length; i++)
-        {
-            int block = i / scales.BlockSize;
-            float absMax = scales.IsDouble
-                ? scales.NestedMap.Pointer<float>()[scales.AbsMax.Pointer<byte>()[block]] * scales.NestedAbsMax.Pointer<float>()[block / 256] + scales.NestedOffset
-                : scales.AbsMax.Pointer<float>()[block];
-            dense[i] = T.CreateTruncating(Codes[i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15] * absMax);
-        }
-
-        return dense;
     }
 }

@@ -20,7 +20,9 @@ static unsafe class RmsNorm
         long rows = Check<T>("RmsNormForward", x, weight, rstd);
         Expect.Element<T>("RmsNormForward", nameof(y), y);
         Expect.Length("RmsNormForward", nameof(y), y, x.Length);
-        ForwardRows(x.Pointer<T>(), weight.Pointer<T>(), T.CreateTruncating(eps), y.Pointer<T>(), rstd.Pointer<T>(), (int)weight.Length, 0, rows);
+        int width = (int)weight.Length;
+        Partition parts = Partition.Rows(rows, width);
+        Workers.Run(parts.Count, new ForwardJob<T>(x.Pointer<T>(), weight.Pointer<T>(), T.CreateTruncating(eps), y.Pointer<T>(), rstd.Pointer<T>(), width, parts));
     }
 
     public static void Backward<T>(Slice dy, Slice x, Slice weight, Slice rstd, Slice dx, bool accumulate, Slice dWeight) where T : unmanaged, IBinaryFloatingPointIeee754<T>
@@ -35,14 +37,16 @@ static unsafe class RmsNorm
         {
             Expect.Element<T>(Operation, nameof(dWeight), dWeight);
             Expect.Length(Operation, nameof(dWeight), dWeight, width);
-            WeightColumns(dy.Pointer<T>(), x.Pointer<T>(), rstd.Pointer<T>(), dWeight.Pointer<T>(), rows, width, 0, width);
+            Partition columns = Partition.Columns(width);
+            Workers.Run(columns.Count, new WeightJob<T>(dy.Pointer<T>(), x.Pointer<T>(), rstd.Pointer<T>(), dWeight.Pointer<T>(), rows, width, columns));
         }
 
         if (!dx.IsEmpty)
         {
             Expect.Element<T>(Operation, nameof(dx), dx);
             Expect.Length(Operation, nameof(dx), dx, x.Length);
-            BackwardRows(dy.Pointer<T>(), x.Pointer<T>(), weight.Pointer<T>(), rstd.Pointer<T>(), dx.Pointer<T>(), accumulate, width, 0, rows);
+            Partition parts = Partition.Rows(rows, width);
+            Workers.Run(parts.Count, new BackwardJob<T>(dy.Pointer<T>(), x.Pointer<T>(), weight.Pointer<T>(), rstd.Pointer<T>(), dx.Pointer<T>(), accumulate, width, parts));
         }
     }
 
@@ -61,52 +65,60 @@ static unsafe class RmsNorm
         return rows;
     }
 
-    static void ForwardRows<T>(T* x, T* weight, T eps, T* y, T* rstd, int width, long start, long end) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    readonly struct ForwardJob<T>(T* x, T* weight, T eps, T* y, T* rstd, int width, Partition parts) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        for (long row = start; row < end; row++)
+        public void Run(int index)
         {
-            T* from = x + row * width, to = y + row * width;
-            T mean = TensorPrimitives.SumOfSquares(new ReadOnlySpan<T>(from, width)) / T.CreateTruncating(width);
-            T r = T.One / T.Sqrt(mean + eps);
-            if (rstd != null)
+            var (start, end) = parts[index];
+            for (long row = start; row < end; row++)
             {
-                rstd[row] = r;
-            }
+                T* from = x + row * width, to = y + row * width;
+                T mean = TensorPrimitives.SumOfSquares(new ReadOnlySpan<T>(from, width)) / T.CreateTruncating(width);
+                T r = T.One / T.Sqrt(mean + eps);
+                if (rstd != null)
+                {
+                    rstd[row] = r;
+                }
 
-            Vector<T> factor = new(r);
-            int j = 0;
-            for (; j <= width - Vector<T>.Count; j += Vector<T>.Count)
-            {
-                (Vector.Load(from + j) * factor * Vector.Load(weight + j)).Store(to + j);
-            }
+                Vector<T> factor = new(r);
+                int j = 0;
+                for (; j <= width - Vector<T>.Count; j += Vector<T>.Count)
+                {
+                    (Vector.Load(from + j) * factor * Vector.Load(weight + j)).Store(to + j);
+                }
 
-            for (; j < width; j++)
-            {
-                to[j] = from[j] * r * weight[j];
+                for (; j < width; j++)
+                {
+                    to[j] = from[j] * r * weight[j];
+                }
             }
         }
     }
 
-    static void BackwardRows<T>(T* dy, T* x, T* weight, T* rstd, T* dx, bool accumulate, int width, long start, long end)
+    readonly struct BackwardJob<T>(T* dy, T* x, T* weight, T* rstd, T* dx, bool accumulate, int width, Partition parts) : IJob
         where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        for (long row = start; row < end; row++)
+        public void Run(int index)
         {
-            T* d = dy + row * width, v = x + row * width, to = dx + row * width;
-            T r = rstd[row];
-            T slope = r * r * r * WeightedDot(d, weight, v, width) / T.CreateTruncating(width);
-            Vector<T> rs = new(r), slopes = new(slope);
-            int j = 0;
-            for (; j <= width - Vector<T>.Count; j += Vector<T>.Count)
+            var (start, end) = parts[index];
+            for (long row = start; row < end; row++)
             {
-                Vector<T> gradient = Vector.Load(d + j) * Vector.Load(weight + j) * rs - Vector.Load(v + j) * slopes;
-                (accumulate ? Vector.Load(to + j) + gradient : gradient).Store(to + j);
-            }
+                T* d = dy + row * width, v = x + row * width, to = dx + row * width;
+                T r = rstd[row];
+                T slope = r * r * r * WeightedDot(d, weight, v, width) / T.CreateTruncating(width);
+                Vector<T> rs = new(r), slopes = new(slope);
+                int j = 0;
+                for (; j <= width - Vector<T>.Count; j += Vector<T>.Count)
+                {
+                    Vector<T> gradient = Vector.Load(d + j) * Vector.Load(weight + j) * rs - Vector.Load(v + j) * slopes;
+                    (accumulate ? Vector.Load(to + j) + gradient : gradient).Store(to + j);
+                }
 
-            for (; j < width; j++)
-            {
-                T gradient = d[j] * weight[j] * r - v[j] * slope;
-                to[j] = accumulate ? to[j] + gradient : gradient;
+                for (; j < width; j++)
+                {
+                    T gradient = d[j] * weight[j] * r - v[j] * slope;
+                    to[j] = accumulate ? to[j] + gradient : gradient;
+                }
             }
         }
     }
@@ -131,21 +143,25 @@ static unsafe class RmsNorm
         return sum;
     }
 
-    static void WeightColumns<T>(T* dy, T* x, T* rstd, T* dWeight, long rows, int width, int start, int end) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    readonly struct WeightJob<T>(T* dy, T* x, T* rstd, T* dWeight, long rows, int width, Partition columns) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        for (long row = 0; row < rows; row++)
+        public void Run(int index)
         {
-            T* d = dy + row * width, v = x + row * width;
-            Vector<T> r = new(rstd[row]);
-            int j = start;
-            for (; j <= end - Vector<T>.Count; j += Vector<T>.Count)
+            var (start, end) = columns[index];
+            for (long row = 0; row < rows; row++)
             {
-                (Vector.Load(dWeight + j) + Vector.Load(d + j) * Vector.Load(v + j) * r).Store(dWeight + j);
-            }
+                T* d = dy + row * width, v = x + row * width;
+                Vector<T> r = new(rstd[row]);
+                long j = start;
+                for (; j <= end - Vector<T>.Count; j += Vector<T>.Count)
+                {
+                    (Vector.Load(dWeight + j) + Vector.Load(d + j) * Vector.Load(v + j) * r).Store(dWeight + j);
+                }
 
-            for (; j < end; j++)
-            {
-                dWeight[j] += d[j] * v[j] * rstd[row];
+                for (; j < end; j++)
+                {
+                    dWeight[j] += d[j] * v[j] * rstd[row];
+                }
             }
         }
     }

@@ -41,31 +41,36 @@ static unsafe class Rope
             }
         }
 
-        RotateRows(x.Pointer<T>(), cos.Pointer<float>(), sin.Pointer<float>(), at, heads, headWidth / 2, inverse, 0, positions.Length);
+        Partition parts = Partition.Rows(positions.Length, (long)heads * headWidth);
+        Workers.Run(parts.Count, new Job<T>(x.Pointer<T>(), cos.Pointer<float>(), sin.Pointer<float>(), at, heads, headWidth / 2, inverse, parts));
     }
 
-    static void RotateRows<T>(T* x, float* cos, float* sin, int* positions, int heads, int half, bool inverse, long start, long end)
+    readonly struct Job<T>(T* x, float* cos, float* sin, int* positions, int heads, int half, bool inverse, Partition parts) : IJob
         where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        T* c = stackalloc T[Tile], s = stackalloc T[Tile];
-        for (long row = start; row < end; row++)
+        public void Run(int index)
         {
-            for (int first = 0; first < half; first += Tile)
+            var (start, end) = parts[index];
+            T* c = stackalloc T[Tile], s = stackalloc T[Tile];
+            for (long row = start; row < end; row++)
             {
-                int length = Math.Min(Tile, half - first);
-                long angle = (long)positions[row] * half + first;
-                Span<T> sines = new(s, length);
-                TensorPrimitives.ConvertTruncating(new ReadOnlySpan<float>(cos + angle, length), new Span<T>(c, length));
-                TensorPrimitives.ConvertTruncating(new ReadOnlySpan<float>(sin + angle, length), sines);
-                if (inverse)
+                for (int first = 0; first < half; first += Tile)
                 {
-                    TensorPrimitives.Negate(sines, sines);
-                }
+                    int length = Math.Min(Tile, half - first);
+                    long angle = (long)positions[row] * half + first;
+                    Span<T> sines = new(s, length);
+                    TensorPrimitives.ConvertTruncating(new ReadOnlySpan<float>(cos + angle, length), new Span<T>(c, length));
+                    TensorPrimitives.ConvertTruncating(new ReadOnlySpan<float>(sin + angle, length), sines);
+                    if (inverse)
+                    {
+                        TensorPrimitives.Negate(sines, sines);
+                    }
 
-                T* a = x + row * heads * 2 * half + first;
-                for (int head = 0; head < heads; head++, a += 2 * half)
-                {
-                    RotatePairs(a, a + half, c, s, length);
+                    T* a = x + row * heads * 2 * half + first;
+                    for (int head = 0; head < heads; head++, a += 2 * half)
+                    {
+                        RotatePairs(a, a + half, c, s, length);
+                    }
                 }
             }
         }

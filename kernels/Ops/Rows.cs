@@ -15,12 +15,8 @@ static unsafe class Rows
     public static void Gather<T>(Slice x, Slice rows, int width, Slice y) where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         Check<T>("GatherRows", x, rows, width, y, x, y);
-        T* xs = x.Pointer<T>(), ys = y.Pointer<T>();
-        int* indices = rows.Pointer<int>();
-        for (long i = 0; i < rows.Length; i++)
-        {
-            new ReadOnlySpan<T>(xs + (long)indices[i] * width, width).CopyTo(new Span<T>(ys + i * width, width));
-        }
+        Partition parts = Partition.Rows(rows.Length, width);
+        Workers.Run(parts.Count, new GatherJob<T>(x.Pointer<T>(), rows.Pointer<int>(), width, y.Pointer<T>(), parts));
     }
 
     public static void Scatter<T>(Slice x, Slice rows, int width, Slice y, bool accumulate) where T : unmanaged, IBinaryFloatingPointIeee754<T>
@@ -40,25 +36,10 @@ static unsafe class Rows
     }
 
     /// <summary>y[rows[i]] += x[i] for rows that are known to lie in y.</summary>
-    public static void AddInOrder<T>(T* x, int* rows, long count, int width, T* y) where T : unmanaged, IBinaryFloatingPointIeee754<T> =>
-        AddColumns(x, rows, count, width, y, 0, width);
-
-    static void AddColumns<T>(T* x, int* rows, long count, int width, T* y, int start, int end) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    public static void AddInOrder<T>(T* x, int* rows, long count, int width, T* y) where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        for (long i = 0; i < count; i++)
-        {
-            T* from = x + i * width, to = y + (long)rows[i] * width;
-            int j = start;
-            for (; j <= end - Vector<T>.Count; j += Vector<T>.Count)
-            {
-                (Vector.Load(to + j) + Vector.Load(from + j)).Store(to + j);
-            }
-
-            for (; j < end; j++)
-            {
-                to[j] += from[j];
-            }
-        }
+        Partition parts = Partition.Columns(width);
+        Workers.Run(parts.Count, new AddJob<T>(x, rows, count, width, y, parts));
     }
 
     /// <param name="operation">Whom to name.</param>
@@ -81,6 +62,40 @@ static unsafe class Rows
             if ((uint)indices[i] >= indexed.Length / width)
             {
                 throw new ArgumentOutOfRangeException(nameof(rows), $"{operation}: row index {indices[i]} at {i}, expected 0 to {indexed.Length / width - 1}.");
+            }
+        }
+    }
+
+    readonly struct GatherJob<T>(T* x, int* rows, int width, T* y, Partition parts) : IJob where T : unmanaged
+    {
+        public void Run(int index)
+        {
+            var (start, end) = parts[index];
+            for (long i = start; i < end; i++)
+            {
+                new ReadOnlySpan<T>(x + (long)rows[i] * width, width).CopyTo(new Span<T>(y + i * width, width));
+            }
+        }
+    }
+
+    readonly struct AddJob<T>(T* x, int* rows, long count, int width, T* y, Partition columns) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        public void Run(int index)
+        {
+            var (start, end) = columns[index];
+            for (long i = 0; i < count; i++)
+            {
+                T* from = x + i * width, to = y + (long)rows[i] * width;
+                long j = start;
+                for (; j <= end - Vector<T>.Count; j += Vector<T>.Count)
+                {
+                    (Vector.Load(to + j) + Vector.Load(from + j)).Store(to + j);
+                }
+
+                for (; j < end; j++)
+                {
+                    to[j] += from[j];
+                }
             }
         }
     }

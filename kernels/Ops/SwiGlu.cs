@@ -23,7 +23,8 @@ static unsafe class SwiGlu
         Check<T>("SwiGluForward", nameof(gate), gate, gate.Length);
         Check<T>("SwiGluForward", nameof(up), up, gate.Length);
         Check<T>("SwiGluForward", nameof(y), y, gate.Length);
-        ForwardRange(gate.Pointer<T>(), up.Pointer<T>(), y.Pointer<T>(), 0, gate.Length);
+        Partition parts = Partition.Elements(gate.Length);
+        Workers.Run(parts.Count, new ForwardJob<T>(gate.Pointer<T>(), up.Pointer<T>(), y.Pointer<T>(), parts));
     }
 
     public static void Backward<T>(Slice dy, Slice gate, Slice up, Slice dGate, Slice dUp) where T : unmanaged, IBinaryFloatingPointIeee754<T>
@@ -33,7 +34,8 @@ static unsafe class SwiGlu
         Check<T>("SwiGluBackward", nameof(up), up, gate.Length);
         Check<T>("SwiGluBackward", nameof(dGate), dGate, gate.Length);
         Check<T>("SwiGluBackward", nameof(dUp), dUp, gate.Length);
-        BackwardRange(dy.Pointer<T>(), gate.Pointer<T>(), up.Pointer<T>(), dGate.Pointer<T>(), dUp.Pointer<T>(), 0, gate.Length);
+        Partition parts = Partition.Elements(gate.Length);
+        Workers.Run(parts.Count, new BackwardJob<T>(dy.Pointer<T>(), gate.Pointer<T>(), up.Pointer<T>(), dGate.Pointer<T>(), dUp.Pointer<T>(), parts));
     }
 
     static void Check<T>(string operation, string name, Slice slice, long length)
@@ -42,48 +44,56 @@ static unsafe class SwiGlu
         Expect.Length(operation, name, slice, length);
     }
 
-    static void ForwardRange<T>(T* gate, T* up, T* y, long start, long end) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    readonly struct ForwardJob<T>(T* gate, T* up, T* y, Partition parts) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        T* sigmoid = stackalloc T[Tile];
-        for (long first = start; first < end; first += Tile)
+        public void Run(int index)
         {
-            int length = (int)Math.Min(Tile, end - first), i = 0;
-            T* g = gate + first, u = up + first, to = y + first;
-            TensorPrimitives.Sigmoid(new ReadOnlySpan<T>(g, length), new Span<T>(sigmoid, length));
-            for (; i <= length - Vector<T>.Count; i += Vector<T>.Count)
+            var (start, end) = parts[index];
+            T* sigmoid = stackalloc T[Tile];
+            for (long first = start; first < end; first += Tile)
             {
-                (Vector.Load(g + i) * Vector.Load(sigmoid + i) * Vector.Load(u + i)).Store(to + i);
-            }
+                int length = (int)Math.Min(Tile, end - first), i = 0;
+                T* g = gate + first, u = up + first, to = y + first;
+                TensorPrimitives.Sigmoid(new ReadOnlySpan<T>(g, length), new Span<T>(sigmoid, length));
+                for (; i <= length - Vector<T>.Count; i += Vector<T>.Count)
+                {
+                    (Vector.Load(g + i) * Vector.Load(sigmoid + i) * Vector.Load(u + i)).Store(to + i);
+                }
 
-            for (; i < length; i++)
-            {
-                to[i] = g[i] * sigmoid[i] * u[i];
+                for (; i < length; i++)
+                {
+                    to[i] = g[i] * sigmoid[i] * u[i];
+                }
             }
         }
     }
 
-    static void BackwardRange<T>(T* dy, T* gate, T* up, T* dGate, T* dUp, long start, long end) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    readonly struct BackwardJob<T>(T* dy, T* gate, T* up, T* dGate, T* dUp, Partition parts) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        T* sigmoid = stackalloc T[Tile];
-        for (long first = start; first < end; first += Tile)
+        public void Run(int index)
         {
-            int length = (int)Math.Min(Tile, end - first), i = 0;
-            T* d = dy + first, g = gate + first, u = up + first, dg = dGate + first, du = dUp + first;
-            TensorPrimitives.Sigmoid(new ReadOnlySpan<T>(g, length), new Span<T>(sigmoid, length));
-            for (; i <= length - Vector<T>.Count; i += Vector<T>.Count)
+            var (start, end) = parts[index];
+            T* sigmoid = stackalloc T[Tile];
+            for (long first = start; first < end; first += Tile)
             {
-                Vector<T> s = Vector.Load(sigmoid + i), x = Vector.Load(g + i), ds = Vector.Load(d + i) * s;
-                Vector<T> gradient = ds * Vector.Load(u + i) * (Vector<T>.One + x * (Vector<T>.One - s));
-                (ds * x).Store(du + i);
-                gradient.Store(dg + i);
-            }
+                int length = (int)Math.Min(Tile, end - first), i = 0;
+                T* d = dy + first, g = gate + first, u = up + first, dg = dGate + first, du = dUp + first;
+                TensorPrimitives.Sigmoid(new ReadOnlySpan<T>(g, length), new Span<T>(sigmoid, length));
+                for (; i <= length - Vector<T>.Count; i += Vector<T>.Count)
+                {
+                    Vector<T> s = Vector.Load(sigmoid + i), x = Vector.Load(g + i), ds = Vector.Load(d + i) * s;
+                    Vector<T> gradient = ds * Vector.Load(u + i) * (Vector<T>.One + x * (Vector<T>.One - s));
+                    (ds * x).Store(du + i);
+                    gradient.Store(dg + i);
+                }
 
-            for (; i < length; i++)
-            {
-                T s = sigmoid[i], x = g[i], ds = d[i] * s;
-                T gradient = ds * u[i] * (T.One + x * (T.One - s));
-                du[i] = ds * x;
-                dg[i] = gradient;
+                for (; i < length; i++)
+                {
+                    T s = sigmoid[i], x = g[i], ds = d[i] * s;
+                    T gradient = ds * u[i] * (T.One + x * (T.One - s));
+                    du[i] = ds * x;
+                    dg[i] = gradient;
+                }
             }
         }
     }

@@ -1,0 +1,56 @@
+using System.Diagnostics;
+
+namespace IlgpuPeft.Perf;
+
+/// <summary>Times competing actions so that a noisy machine disturbs all of them alike: in rounds, one run of each per round.</summary>
+static class Timing
+{
+    /// <summary>Median seconds of each action.</summary>
+    /// <param name="rounds">Rounds that count; one more warms up.</param>
+    /// <param name="minimumSeconds">An action is repeated within its turn until it has taken about this long.</param>
+    /// <param name="actions">The competitors; null for one that is absent, which gets NaN.</param>
+    public static double[] Interleaved(int rounds, double minimumSeconds, params Action?[] actions)
+    {
+        var repeats = actions.Select(action => action is null ? 0 : Repeats(action, minimumSeconds)).ToArray();
+        var seconds = actions.Select(_ => new double[rounds]).ToArray();
+        for (int round = 0; round < rounds; round++)
+        {
+            for (int a = 0; a < actions.Length; a++)
+            {
+                seconds[a][round] = actions[a] is { } action ? Seconds(action, repeats[a]) : double.NaN;
+            }
+        }
+
+        foreach (var samples in seconds)
+        {
+            Array.Sort(samples);
+        }
+
+        return [.. seconds.Select(samples => samples[rounds / 2])];
+    }
+
+    static int Repeats(Action action, double minimumSeconds)
+    {
+        // The runtime replaces a method with its optimised version some time after 30 calls: warm up by calls and by time.
+        long start = Stopwatch.GetTimestamp();
+        int calls = 0;
+        while (calls < 3 || Stopwatch.GetElapsedTime(start).TotalSeconds < 0.3)
+        {
+            action();
+            calls++;
+        }
+
+        return Math.Max(1, (int)(minimumSeconds / Seconds(action, 1)));
+    }
+
+    static double Seconds(Action action, int repeats)
+    {
+        long start = Stopwatch.GetTimestamp();
+        for (int i = 0; i < repeats; i++)
+        {
+            action();
+        }
+
+        return Stopwatch.GetElapsedTime(start).TotalSeconds / repeats;
+    }
+}

@@ -1,0 +1,85 @@
+using CsCheck;
+using IlgpuPeft.Kernels;
+using Xunit;
+
+namespace IlgpuPeft.Tests;
+
+public class CopyTests
+{
+    static readonly DType[] Floats = [DType.F32, DType.F64, DType.BF16, DType.F16];
+
+    [Fact]
+    public void Copy_betweenFloatTypes_roundsOnceToNearestEven()
+    {
+        using Oracle oracle = new("cpu", 11);
+        double[] ties = [1 + 1.0 / 256, 1 + 3.0 / 256, 1 + 1.0 / 2048, 1 + 3.0 / 2048, -1 - 1.0 / 256, 65520, 65519, 3.4e38, 1e-40, 1e-8, 0, -0.0];
+        // Just above and below a tie of bfloat16 and of half, closer than a float can tell: two roundings would go wrong.
+        double[] nearTies = [.. ties[..4].SelectMany(x => new[] { x + 1e-12, x - 1e-12, -x - 1e-12 })];
+        double[] values = [.. ties, .. nearTies, .. oracle.Values(5000), .. oracle.Values(5000).Select(x => x * 1.000000123456789)];
+        foreach (DType from in Floats)
+        {
+            Slice source = oracle.Put([.. values.Select(x => Round(x, from))], from);
+            double[] read = oracle.Get(source);
+            foreach (DType to in Floats)
+            {
+                Slice copy = oracle.Fenced(new double[values.Length], to);
+                oracle.Backend.Copy(source, copy);
+                Assert.Equal(read.Select(x => Round(x, to)), oracle.Get(copy));
+            }
+        }
+    }
+
+    [Fact]
+    public void Copy_notANumberAndInfinity_stay()
+    {
+        using Oracle oracle = new("cpu", 1);
+        double[] values = [double.NaN, double.PositiveInfinity, double.NegativeInfinity, 1];
+        foreach (DType from in Floats)
+        {
+            foreach (DType to in Floats)
+            {
+                Slice copy = oracle.Put(new double[4], to);
+                oracle.Backend.Copy(oracle.Put(values, from), copy);
+                Assert.Equal(values, oracle.Get(copy));
+            }
+        }
+    }
+
+    [Fact]
+    public void Copy_sameTypeManyElements_copiesExactly()
+    {
+        using Oracle oracle = new("cpu", 1);
+        foreach (DType type in Enum.GetValues<DType>())
+        {
+            double[] values = [.. oracle.Integers(50_001, 200).Select(x => (double)x)];
+            Slice copy = oracle.Fenced(new double[values.Length], type);
+            oracle.Backend.Copy(oracle.Put(values, type), copy);
+            Assert.Equal(values, oracle.Get(copy));
+        }
+    }
+
+    [Fact]
+    public void Copy_integersToFloats_throws()
+    {
+        using Oracle oracle = new("cpu", 1);
+        Assert.Throws<ArgumentException>(() => oracle.Backend.Copy(oracle.Put([1, 2]), oracle.Put([1.0, 2])));
+        Assert.Throws<ArgumentException>(() => oracle.Backend.Copy(oracle.Put([1.0, 2]), oracle.Put([1, 2])));
+    }
+
+    [Fact]
+    public void ToBFloat16_anyNumber_isNearest() =>
+        Gen.Double.Where(double.IsFinite).Sample(x =>
+        {
+            Assert.Equal(Naive.RoundToBFloat16(x), Conversion.FromBFloat16(Conversion.ToBFloat16(x)));
+            float single = (float)x;
+            Assert.Equal(float.IsFinite(single) ? Naive.RoundToBFloat16(single) : single, Conversion.FromBFloat16(Conversion.ToBFloat16(single)));
+        }, iter: 20_000, threads: 1);
+
+    static double Round(double x, DType type) => type switch
+    {
+        DType.F32 => (float)x,
+        DType.F16 => (double)(Half)x,
+        DType.BF16 => Naive.RoundToBFloat16(x),
+        _ => x,
+    };
+}

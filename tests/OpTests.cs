@@ -1,0 +1,364 @@
+using IlgpuPeft.Kernels;
+using Xunit;
+
+namespace IlgpuPeft.Tests;
+
+/// <summary>Every operation on every device against <see cref="Naive"/>: odd sizes, one element over a tile, one row, equal inputs, outliers.</summary>
+public class OpTests
+{
+    // Nothing, one, vector ends, the 512 and 1024 of the tiles, and the 16,384 elements of a task, each with its neighbours.
+    static readonly int[] Lengths = [0, 1, 3, 7, 8, 17, 511, 513, 1025, 16384, 16385, 40000];
+    static readonly (int Rows, int Width)[] Matrices = [(1, 1), (1, 5), (5, 123), (3, 64), (2, 65), (37, 576), (3, 16385)];
+
+    public static TheoryData<string> Devices => Oracle.Devices;
+
+    [Theory, MemberData(nameof(Devices))]
+    public void Add_anyLength_matchesFormula(string device)
+    {
+        foreach (int n in Lengths)
+        {
+            using Oracle oracle = new(device, n);
+            double[] x = oracle.Values(n), y = oracle.Values(n);
+            Slice sum = oracle.Fenced(y);
+            oracle.Backend.Add(oracle.Put(x), -0.75, sum);
+            oracle.Close([.. x.Zip(y, (a, b) => b - 0.75 * a)], sum, oracle.Exact, $"Add [{n}]");
+        }
+    }
+
+    [Theory, MemberData(nameof(Devices))]
+    public void Fill_anyType_setsEveryElement(string device)
+    {
+        foreach (DType type in Enum.GetValues<DType>())
+        {
+            using Oracle oracle = new(device, 1);
+            Slice slice = oracle.Fenced(new double[16387], type);
+            oracle.Backend.Fill(slice, 3);
+            Assert.All(oracle.Get(slice), value => Assert.Equal(3, value));
+        }
+    }
+
+    [Theory, MemberData(nameof(Devices))]
+    public void Norm_anyLength_matchesFormula(string device)
+    {
+        foreach (int n in (int[])[.. Lengths, 1_100_001])
+        {
+            using Oracle oracle = new(device, n);
+            double[] x = oracle.Values(n);
+            Slice norm = oracle.Output(1);
+            oracle.Backend.Norm(oracle.Put(x), norm);
+            oracle.Close([Naive.Norm(x)], norm, Math.Min(oracle.Sums, 6e-8), $"Norm [{n}]");
+        }
+    }
+
+    [Theory, MemberData(nameof(Devices))]
+    public void GatherRows_repeatedRows_copiesExactly(string device)
+    {
+        foreach (var (rows, width) in Matrices)
+        {
+            using Oracle oracle = new(device, rows);
+            double[] x = oracle.Values(rows * width);
+            int[] indices = oracle.Integers(2 * rows, rows);
+            Slice y = oracle.Output(indices.Length * width);
+            oracle.Backend.GatherRows(oracle.Put(x), oracle.Put(indices), width, y);
+            oracle.Close(Naive.Gather(x, indices, width), y, 0, $"GatherRows {indices.Length} of [{rows}, {width}]");
+        }
+    }
+
+    [Theory, MemberData(nameof(Devices))]
+    public void ScatterAddRows_repeatedRows_addsAll(string device)
+    {
+        foreach (var (rows, width) in Matrices)
+        {
+            using Oracle oracle = new(device, rows);
+            int[] indices = oracle.Integers(2 * rows, rows);
+            double[] x = oracle.Values(indices.Length * width), y = oracle.Values(rows * width);
+            Slice sum = oracle.Fenced(y);
+            oracle.Backend.ScatterAddRows(oracle.Put(x), oracle.Put(indices), width, sum);
+            oracle.Close(Naive.ScatterAdd(x, indices, width, y), sum, oracle.Exact, $"ScatterAddRows {indices.Length} to [{rows}, {width}]");
+        }
+    }
+
+    [Theory]
+    [InlineData(-1)]
+    [InlineData(4)]
+    public void GatherRows_rowOutsideX_throws(int row)
+    {
+        using Oracle oracle = new("cpu", 1);
+        Slice x = oracle.Put(oracle.Values(12)), y = oracle.Output(6);
+        var error = Assert.Throws<ArgumentOutOfRangeException>(() => oracle.Backend.GatherRows(x, oracle.Put([0, row]), 3, y));
+        Assert.Contains($"row index {row} at 1, expected 0 to 3", error.Message);
+    }
+
+    [Theory, MemberData(nameof(Devices))]
+    public void Embedding_anyTableType_takesRowsAndAddsThemBack(string device)
+    {
+        foreach (DType type in (DType[])[DType.F32, DType.F64, DType.BF16, DType.F16])
+        {
+            using Oracle oracle = new(device, 3);
+            const int Vocabulary = 31, Width = 67;
+            double[] table = [.. oracle.Values(Vocabulary * Width, outliers: 0).Select(x => Math.Round(x * 8) / 8)]; // exact in every type
+            int[] ids = oracle.Integers(50, Vocabulary);
+            Slice y = oracle.Output(ids.Length * Width), tokens = oracle.Put(ids);
+            oracle.Backend.EmbeddingForward(tokens, new Weight(Vocabulary, Width, oracle.Put(table, type)), y);
+            oracle.Close(Naive.Gather(table, ids, Width), y, 0, $"EmbeddingForward {type}");
+
+            double[] dy = oracle.Values(ids.Length * Width), before = oracle.Values(table.Length);
+            Slice dTable = oracle.Fenced(before);
+            oracle.Backend.EmbeddingBackward(tokens, oracle.Put(dy), dTable);
+            oracle.Close(Naive.ScatterAdd(dy, ids, Width, before), dTable, oracle.Exact, "EmbeddingBackward");
+        }
+    }
+
+    [Theory]
+    [InlineData(-1)]
+    [InlineData(5)]
+    public void Embedding_idOutsideVocabulary_namesTokenAndId(int id)
+    {
+        using Oracle oracle = new("cpu", 1);
+        Slice ids = oracle.Put([0, 4, id]), y = oracle.Output(6), table = oracle.Put(oracle.Values(10));
+        var forward = Assert.Throws<ArgumentOutOfRangeException>(() => oracle.Backend.EmbeddingForward(ids, new Weight(5, 2, table), y));
+        var backward = Assert.Throws<ArgumentOutOfRangeException>(() => oracle.Backend.EmbeddingBackward(ids, y, table));
+        Assert.Contains($"token 2 has id {id}, expected 0 to 4 for a vocabulary of 5", forward.Message);
+        Assert.Contains($"token 2 has id {id}, expected 0 to 4 for a vocabulary of 5", backward.Message);
+    }
+
+    [Theory, MemberData(nameof(Devices))]
+    public void RmsNorm_anyShape_matchesFormula(string device)
+    {
+        foreach (var (rows, width) in Matrices)
+        {
+            using Oracle oracle = new(device, width);
+            string what = $"[{rows}, {width}]";
+            double[] x = oracle.Values(rows * width), weight = oracle.Values(width), dy = oracle.Values(x.Length), dx0 = oracle.Values(x.Length), dw0 = oracle.Values(width);
+            Slice xs = oracle.Put(x), ws = oracle.Put(weight), y = oracle.Output(x.Length), rstd = oracle.Output(rows);
+            oracle.Backend.RmsNormForward(xs, ws, 1e-5, y, rstd);
+            var expected = Naive.RmsNorm(x, weight, 1e-5);
+            oracle.Close(expected.Y, y, oracle.Exact, $"RmsNormForward {what}");
+            oracle.Close(expected.Rstd, rstd, oracle.Exact, $"RmsNormForward rstd {what}");
+
+            Slice dx = oracle.Output(x.Length), added = oracle.Fenced(dx0), dWeight = oracle.Fenced(dw0), dys = oracle.Put(dy);
+            oracle.Backend.RmsNormBackward(dys, xs, ws, rstd, dx, accumulate: false, default);
+            oracle.Backend.RmsNormBackward(dys, xs, ws, rstd, added, accumulate: true, dWeight);
+            var gradient = Naive.RmsNormBackward(dy, x, weight, 1e-5);
+            double terms = Naive.Norm([.. dy.Select((d, i) => d * weight[i % width] * expected.Rstd[i / width])]); // dx is a difference: in a row of one element, of equals
+            oracle.Close(gradient.Dx, dx, oracle.Sums, $"RmsNormBackward {what}", terms);
+            oracle.Close([.. gradient.Dx.Zip(dx0, (a, b) => a + b)], added, oracle.Sums, $"RmsNormBackward, added, {what}", terms);
+            oracle.Close([.. gradient.DWeight.Zip(dw0, (a, b) => a + b)], dWeight, oracle.Sums, $"RmsNormBackward dWeight {what}");
+
+            Slice dWeightOnly = oracle.Fenced(dw0);
+            oracle.Backend.RmsNormBackward(dys, xs, ws, rstd, default, accumulate: false, dWeightOnly);
+            Assert.Equal(oracle.Get(dWeight), oracle.Get(dWeightOnly));
+        }
+    }
+
+    [Theory, MemberData(nameof(Devices))]
+    public void RmsNorm_equalElements_areOne(string device)
+    {
+        using Oracle oracle = new(device, 1);
+        double[] x = [.. Enumerable.Repeat(-3.0, 100)], zero = new double[100];
+        Slice y = oracle.Output(100), one = oracle.Put([.. Enumerable.Repeat(1.0, 100)]);
+        oracle.Backend.RmsNormForward(oracle.Put(x), one, 0, y, default);
+        oracle.Close([.. Enumerable.Repeat(-1.0, 100)], y, oracle.Exact, "RmsNormForward of equal elements");
+        oracle.Backend.RmsNormForward(oracle.Put(zero), one, 1e-6, y, default);
+        Assert.Equal(zero, oracle.Get(y));
+    }
+
+    [Theory, MemberData(nameof(Devices))]
+    public void Rope_anyShape_rotatesAndBack(string device)
+    {
+        foreach (var (tokens, heads, width) in ((int, int, int)[])[(1, 1, 2), (5, 3, 10), (7, 9, 64), (3, 2, 258), (300, 1, 128)])
+        {
+            using Oracle oracle = new(device, width);
+            string what = $"[{tokens}, {heads}, {width}]";
+            double[] x = oracle.Values(tokens * heads * width), angles = oracle.Values(40 * width / 2);
+            double[] cos = [.. angles.Select(a => (double)(float)Math.Cos(a))], sin = [.. angles.Select(a => (double)(float)Math.Sin(a))];
+            int[] positions = oracle.Integers(tokens, 40);
+            Slice y = oracle.Fenced(x), c = oracle.Put(cos, DType.F32), s = oracle.Put(sin, DType.F32), at = oracle.Put(positions);
+            oracle.Backend.Rope(y, c, s, at, heads, width, inverse: false);
+            oracle.Close(Naive.Rope(x, cos, sin, positions, heads, width, false), y, oracle.Exact, $"Rope {what}");
+            oracle.Backend.Rope(y, c, s, at, heads, width, inverse: true);
+            oracle.Close(x, y, 1e-6, $"Rope there and back {what}"); // cos² + sin² is 1 only to float precision
+        }
+    }
+
+    [Fact]
+    public void Rope_positionBeyondTable_throws()
+    {
+        using Oracle oracle = new("cpu", 1);
+        Slice x = oracle.Put(oracle.Values(8)), table = oracle.Put(oracle.Values(6));
+        var error = Assert.Throws<ArgumentOutOfRangeException>(() => oracle.Backend.Rope(x, table, table, oracle.Put([0, 3]), 1, 4, inverse: false));
+        Assert.Contains("token 1 is at position 3, expected 0 to 2", error.Message);
+    }
+
+    [Theory, MemberData(nameof(Devices))]
+    public void SwiGlu_anyLength_matchesFormula(string device)
+    {
+        foreach (int n in Lengths)
+        {
+            using Oracle oracle = new(device, n);
+            double[] gate = oracle.Values(n), up = oracle.Values(n), dy = oracle.Values(n);
+            Slice g = oracle.Fenced(gate), u = oracle.Fenced(up), d = oracle.Put(dy), y = oracle.Output(n), dGate = oracle.Output(n), dUp = oracle.Output(n);
+            oracle.Backend.SwiGluForward(g, u, y);
+            oracle.Close([.. gate.Zip(up, (a, b) => Naive.Silu(a) * b)], y, oracle.Exact, $"SwiGluForward [{n}]");
+            oracle.Backend.SwiGluBackward(d, g, u, dGate, dUp);
+            oracle.Close([.. gate.Select((x, i) => dy[i] * up[i] * Naive.SiluSlope(x))], dGate, oracle.Exact, $"SwiGluBackward dGate [{n}]");
+            oracle.Close([.. gate.Select((x, i) => dy[i] * Naive.Silu(x))], dUp, oracle.Exact, $"SwiGluBackward dUp [{n}]");
+
+            oracle.Backend.SwiGluBackward(d, g, u, g, u);
+            Assert.Equal(oracle.Get(dGate), oracle.Get(g));
+            Assert.Equal(oracle.Get(dUp), oracle.Get(u));
+        }
+    }
+
+    [Theory, MemberData(nameof(Devices))]
+    public void SwiGlu_hugeGate_saturatesWithoutNaN(string device)
+    {
+        using Oracle oracle = new(device, 1);
+        double[] gate = [-1e5, -200, -89, 0, 89, 200, 1e5, -1e5, 1e5], one = [.. gate.Select(_ => 1.0)];
+        Slice g = oracle.Put(gate), u = oracle.Put(one), y = oracle.Output(9), dGate = oracle.Output(9), dUp = oracle.Output(9);
+        oracle.Backend.SwiGluForward(g, u, y);
+        oracle.Close([.. gate.Select(x => Math.Max(x, 0))], y, oracle.Exact, "SwiGluForward of huge gates");
+        oracle.Backend.SwiGluBackward(u, g, u, dGate, dUp);
+        oracle.Close([.. gate.Select(x => x == 0 ? 0.5 : x > 0 ? 1.0 : 0)], dGate, oracle.Exact, "SwiGluBackward of huge gates");
+    }
+
+    [Theory, MemberData(nameof(Devices))]
+    public void Dropout_anyLength_drawsTheMaskOfTheKey(string device)
+    {
+        RandomKey key = new(0xfedcba98_76543210, 0x89abcdef, 0x76543210);
+        foreach (double p in (double[])[0, 0.1, 0.5, 0.999])
+        {
+            foreach (int n in Lengths)
+            {
+                using Oracle oracle = new(device, n);
+                double[] x = oracle.Values(n), before = oracle.Values(n), expected = Naive.Dropout(x, p, key);
+                Slice xs = oracle.Fenced(x), y = oracle.Output(n), added = oracle.Fenced(before);
+                oracle.Backend.Dropout(xs, p, key, y, accumulate: false);
+                oracle.Close(expected, y, oracle.Exact, $"Dropout {p} [{n}]");
+                oracle.Backend.Dropout(xs, p, key, added, accumulate: true);
+                oracle.Close([.. expected.Zip(before, (a, b) => a + b)], added, oracle.Exact, $"Dropout {p}, added, [{n}]");
+                oracle.Backend.Dropout(xs, p, key, xs, accumulate: false);
+                Assert.Equal(oracle.Get(y), oracle.Get(xs));
+            }
+        }
+    }
+
+    [Theory]
+    [InlineData(-0.1)]
+    [InlineData(1)]
+    [InlineData(double.NaN)]
+    public void Dropout_pOutsideRange_throws(double p)
+    {
+        using Oracle oracle = new("cpu", 1);
+        Slice x = oracle.Put([1, 2]);
+        Assert.Throws<ArgumentException>(() => oracle.Backend.Dropout(x, p, default, x, accumulate: false));
+    }
+
+    [Theory, MemberData(nameof(Devices))]
+    public void AdamW_severalSteps_matchesFormula(string device)
+    {
+        foreach (int n in Lengths)
+        {
+            using Oracle oracle = new(device, n);
+            double[] p = oracle.Values(n), m = new double[n], v = new double[n];
+            Slice ps = oracle.Fenced(p), ms = oracle.Fenced(m), vs = oracle.Fenced(v), norm = oracle.Output(1);
+            foreach (int t in (int[])[1, 2, 3, 1000])
+            {
+                double[] g = oracle.Values(n);
+                Slice gs = oracle.Put(g);
+                AdamWStep step = new(t, 1e-2, 0.9, 0.999, 1e-8, 0.1, MaxNorm: t == 3 ? 0 : 1);
+                oracle.Backend.Norm(gs, norm);
+                oracle.Backend.AdamW(ps, gs, ms, vs, step, t == 3 ? default : norm);
+                (p, m, v) = Naive.AdamW(p, g, m, v, step, Naive.Norm(g));
+                oracle.Close(p, ps, oracle.Exact, $"AdamW step {t}: p [{n}]");
+                oracle.Close(m, ms, oracle.Sums, $"AdamW step {t}: m [{n}]");
+                oracle.Close(v, vs, oracle.Sums, $"AdamW step {t}: v [{n}]");
+            }
+        }
+    }
+
+    [Fact]
+    public void AdamW_oneElement_matchesFirstStepByHand()
+    {
+        // m̂ = g and √v̂ = |g| in the first step, so p becomes p·(1 - 0.1·0.5) - 0.1·sign(g).
+        using Oracle oracle = new("cpu-f64", 1);
+        Slice p = oracle.Put([2.0, 2.0]), g = oracle.Put([4.0, -0.25]), m = oracle.Put([0.0, 0]), v = oracle.Put([0.0, 0]);
+        oracle.Backend.AdamW(p, g, m, v, new AdamWStep(1, 0.1, 0.9, 0.99, 0, 0.5, 0), default);
+        oracle.Close([1.8, 2.0], p, 1e-15, "AdamW by hand");
+    }
+
+    [Theory, MemberData(nameof(Devices))]
+    public void AdamW_normNotFinite_spreadsAsInPyTorch(string device)
+    {
+        using Oracle oracle = new(device, 1);
+        Slice p = oracle.Put([1.0, 2]), g = oracle.Put([double.NaN, 1]), m = oracle.Put([0.0, 0]), v = oracle.Put([0.0, 0]), norm = oracle.Output(1);
+        oracle.Backend.Norm(g, norm);
+        oracle.Backend.AdamW(p, g, m, v, new AdamWStep(1, 0.1, 0.9, 0.99, 1e-8, 0, 1), norm);
+        Assert.All(oracle.Get(p), x => Assert.True(double.IsNaN(x)));
+    }
+
+    [Theory, MemberData(nameof(Devices))]
+    public void Operation_runAgainWithOtherThreadCounts_sameBits(string device)
+    {
+        const int Rows = 331, Width = 129, Size = Rows * Width;
+        using Oracle oracle = new(device, 5);
+        Backend backend = oracle.Backend;
+        double[] zeros = new double[Size];
+        Slice x = oracle.Put(oracle.Values(Size)), dy = oracle.Put(oracle.Values(Size)), weight = oracle.Put(oracle.Values(Width));
+        Slice ids = oracle.Put(oracle.Integers(Rows, 11)), one = oracle.Output(1), rstd = oracle.Output(Rows);
+        Slice a = oracle.Put(zeros), b = oracle.Put(zeros), sums = oracle.Put(new double[Width]), table = oracle.Put(new double[11 * Width]);
+        backend.RmsNormForward(x, weight, 1e-5, a, rstd);
+
+        Oracle.Repeats(() =>
+        {
+            backend.Norm(x, one);
+            return oracle.Get(one);
+        });
+        Oracle.Repeats(() =>
+        {
+            backend.Fill(sums, 0);
+            backend.RmsNormBackward(dy, x, weight, rstd, a, false, sums);
+            return [.. oracle.Get(a), .. oracle.Get(sums)];
+        });
+        Oracle.Repeats(() =>
+        {
+            backend.Fill(table, 0);
+            backend.EmbeddingBackward(ids, dy, table);
+            return oracle.Get(table);
+        });
+        Oracle.Repeats(() =>
+        {
+            backend.SwiGluForward(x, dy, a);
+            backend.Dropout(a, 0.3, new RandomKey(1, 2, 3), b, false);
+            backend.Add(x, 0.5, b);
+            return oracle.Get(b);
+        });
+    }
+
+    [Fact]
+    public void Operation_wrongShapeOrType_saysWhatWasExpected()
+    {
+        using Oracle oracle = new("cpu", 1);
+        Backend backend = oracle.Backend;
+        Slice six = oracle.Put(new double[6]), four = oracle.Put(new double[4]), doubles = oracle.Put(new double[6], DType.F64), ids = oracle.Put([0, 1]);
+        Assert.Equal("Add: y has 4 elements, expected 6. (Parameter 'y')", Assert.Throws<ArgumentException>(() => backend.Add(six, 1, four)).Message);
+        Assert.Equal("Add: x is F64, expected F32. (Parameter 'x')", Assert.Throws<ArgumentException>(() => backend.Add(doubles, 1, six)).Message);
+        Assert.Throws<ArgumentException>(() => backend.Copy(six, four));
+        Assert.Throws<ArgumentException>(() => backend.GatherRows(six, six, 3, six));
+        Assert.Throws<ArgumentException>(() => backend.GatherRows(six, ids, 4, six));
+        Assert.Throws<ArgumentException>(() => backend.ScatterAddRows(four, ids, 3, six));
+        Assert.Throws<ArgumentException>(() => backend.EmbeddingForward(ids, new Weight(3, 2, six), six));
+        Assert.Throws<ArgumentException>(() => backend.EmbeddingBackward(ids, six, four));
+        Assert.Throws<ArgumentException>(() => backend.RmsNormForward(six, four, 1e-5, six, default));
+        Assert.Throws<ArgumentException>(() => backend.RmsNormForward(six, six, 1e-5, four, default));
+        Assert.Throws<ArgumentException>(() => backend.RmsNormBackward(six, six, six, default, six, false, default));
+        Assert.Throws<ArgumentException>(() => backend.Rope(six, four, four, ids, 1, 3, false));
+        Assert.Throws<ArgumentException>(() => backend.Rope(six, four, four, ids, 1, 4, false));
+        Assert.Throws<ArgumentException>(() => backend.SwiGluForward(six, four, six));
+        Assert.Throws<ArgumentException>(() => backend.SwiGluBackward(six, six, six, six, four));
+        Assert.Throws<ArgumentException>(() => backend.Dropout(six, 0.1, default, four, false));
+        Assert.Throws<ArgumentException>(() => backend.AdamW(six, six, four, six, new AdamWStep(1, 0.1, 0.9, 0.99, 1e-8, 0, 0), default));
+        Assert.Throws<ArgumentException>(() => backend.AdamW(six, six, six, six, new AdamWStep(0, 0.1, 0.9, 0.99, 1e-8, 0, 0), default));
+        Assert.Throws<ArgumentException>(() => backend.Norm(six, four));
+    }
+}

@@ -1,5 +1,6 @@
 using System.Numerics;
 using System.Numerics.Tensors;
+using System.Runtime.Intrinsics;
 
 namespace IlgpuPeft.Kernels;
 
@@ -22,15 +23,28 @@ static unsafe class Conversion
                 TensorPrimitives.ConvertTruncating(new ReadOnlySpan<Half>(part.Pointer<Half>(), destination.Length), destination);
                 break;
             case DType.BF16:
-                ushort* bits = part.Pointer<ushort>();
-                for (int i = 0; i < destination.Length; i++)
-                {
-                    destination[i] = T.CreateTruncating(FromBFloat16(bits[i]));
-                }
-
+                ReadBFloat16(part.Pointer<ushort>(), destination);
                 break;
             default:
                 throw new ArgumentException($"Conversion: source is {source.Type}, expected a floating type.", nameof(source));
+        }
+    }
+
+    static void ReadBFloat16<T>(ushort* bits, Span<T> destination) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        int i = 0;
+        if (typeof(T) == typeof(float))
+        {
+            for (; i <= destination.Length - Vector128<ushort>.Count; i += Vector128<ushort>.Count)
+            {
+                var (lower, upper) = Vector128.Widen(Vector128.Load(bits + i));
+                (Vector256.Create(lower, upper) << 16).As<uint, T>().CopyTo(destination[i..]);
+            }
+        }
+
+        for (; i < destination.Length; i++)
+        {
+            destination[i] = T.CreateTruncating(FromBFloat16(bits[i]));
         }
     }
 

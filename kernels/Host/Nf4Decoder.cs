@@ -20,14 +20,6 @@ static unsafe class Nf4Decoder
     const int NestedBlock = 256; // block scales per nested scale: fixed by the format
     const int Step = 32;         // weights per vector step
 
-    static ReadOnlySpan<float> Codes =>
-    [
-        -1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,
-        -0.28444138169288635f, -0.18477343022823334f, -0.09105003625154495f, 0.0f,
-        0.07958029955625534f, 0.16093020141124725f, 0.24611230194568634f, 0.33791524171829224f,
-        0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f, 1.0f,
-    ];
-
     /// <summary>The scale of one block.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static float Scale(Nf4Scales scales, long block)
@@ -64,7 +56,7 @@ static unsafe class Nf4Decoder
         int i = 0;
         if ((start & 1) != 0)
         {
-            destination[i++] = Codes[codes[start / 2] & 15] * scale;
+            destination[i++] = Nf4.Codes[codes[start / 2] & 15] * scale;
         }
 
         if (Avx2.IsSupported && count - i >= Step)
@@ -87,13 +79,13 @@ static unsafe class Nf4Decoder
         for (; i + 1 < count; i += 2)
         {
             int two = codes[(start + i) / 2];
-            destination[i] = Codes[two >> 4] * scale;
-            destination[i + 1] = Codes[two & 15] * scale;
+            destination[i] = Nf4.Codes[two >> 4] * scale;
+            destination[i + 1] = Nf4.Codes[two & 15] * scale;
         }
 
         if (i < count)
         {
-            destination[i] = Codes[codes[(start + i) / 2] >> 4] * scale;
+            destination[i] = Nf4.Codes[codes[(start + i) / 2] >> 4] * scale;
         }
     }
 
@@ -148,7 +140,7 @@ static unsafe class Nf4Decoder
         static byte[] Split()
         {
             var planes = new byte[4 * 16];
-            var bytes = MemoryMarshal.AsBytes(Codes);
+            var bytes = MemoryMarshal.AsBytes(Nf4.Codes);
             for (int code = 0; code < 16; code++)
             {
                 for (int p = 0; p < 4; p++)

@@ -73,7 +73,7 @@ public class OpTests
             int[] indices = oracle.Integers(2 * rows, rows);
             double[] x = oracle.Values(indices.Length * width), y = oracle.Values(rows * width);
             Slice sum = oracle.Fenced(y);
-            oracle.Backend.ScatterAddRows(oracle.Put(x), oracle.Put(indices), width, sum);
+            oracle.Backend.ScatterRows(oracle.Put(x), oracle.Put(indices), width, sum, accumulate: true);
             oracle.Close(Naive.ScatterAdd(x, indices, width, y), sum, oracle.Exact, $"ScatterAddRows {indices.Length} to [{rows}, {width}]");
         }
     }
@@ -346,7 +346,7 @@ public class OpTests
         Assert.Throws<ArgumentException>(() => backend.Copy(six, four));
         Assert.Throws<ArgumentException>(() => backend.GatherRows(six, six, 3, six));
         Assert.Throws<ArgumentException>(() => backend.GatherRows(six, ids, 4, six));
-        Assert.Throws<ArgumentException>(() => backend.ScatterAddRows(four, ids, 3, six));
+        Assert.Throws<ArgumentException>(() => backend.ScatterRows(four, ids, 3, six, accumulate: true));
         Assert.Throws<ArgumentException>(() => backend.EmbeddingForward(ids, new Weight(3, 2, six), six));
         Assert.Throws<ArgumentException>(() => backend.EmbeddingBackward(ids, six, four));
         Assert.Throws<ArgumentException>(() => backend.RmsNormForward(six, four, 1e-5, six, default));

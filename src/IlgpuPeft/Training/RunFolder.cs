@@ -1,0 +1,142 @@
+using System.Text.Json;
+using IlgpuPeft.Checkpoints;
+using IlgpuPeft.Kernels;
+using IlgpuPeft.Optim;
+
+namespace IlgpuPeft.Training;
+
+/// <summary>
+/// The files of one run: <c>metrics.jsonl</c>, and <c>checkpoint-N</c> folders that a run can continue from. A checkpoint is written under another name and
+/// renamed when it is whole, so a folder called checkpoint-N is always complete.
+/// </summary>
+/// <param name="path">The run's <c>output_dir</c>, created when first written to.</param>
+/// <param name="keep">How many checkpoints are kept; 0 for all.</param>
+public sealed class RunFolder(string path, int keep = 0)
+{
+    const string Prefix = "checkpoint-";
+    const string Partial = ".partial";
+    const string MomentsName = "optimizer.safetensors";
+
+    /// <summary>The <c>output_dir</c>.</summary>
+    public string Root => path;
+
+    /// <summary>The metrics file.</summary>
+    public string MetricsPath => Path.Combine(path, "metrics.jsonl");
+
+    /// <summary>The checkpoint with the most steps, or null.</summary>
+    public string? LatestCheckpoint() => Checkpoints().LastOrDefault().Folder;
+
+    /// <summary>Starts the metrics file anew, or keeps its first rows when a run continues.</summary>
+    /// <param name="stepsDone">Steps that the run continues after; later rows are cut off.</param>
+    public void StartMetrics(int stepsDone)
+    {
+        Directory.CreateDirectory(path);
+        List<string> kept = [];
+        if (stepsDone > 0 && File.Exists(MetricsPath))
+        {
+            kept.AddRange(File.ReadLines(MetricsPath).TakeWhile(line => StepOf(line) is { } step && step <= stepsDone));
+        }
+
+        AtomicFile.WriteText(MetricsPath, string.Concat(kept.Select(line => line + "\n")));
+    }
+
+    /// <summary>Appends one row, which is on disk when this returns.</summary>
+    public void Append<TRow>(TRow row) => File.AppendAllText(MetricsPath, JsonSerializer.Serialize(row) + "\n");
+
+    /// <summary>Writes a checkpoint and removes those beyond the limit.</summary>
+    public void SaveCheckpoint(ResumeState state, TrainedWeights weights, AdamWOptimizer optimizer, Backend backend)
+    {
+        string folder = Path.Combine(path, Prefix + state.Step);
+        string partial = folder + Partial;
+        if (Directory.Exists(partial))
+        {
+            Directory.Delete(partial, recursive: true); // of a run that was stopped while writing
+        }
+
+        Directory.CreateDirectory(partial);
+        try
+        {
+            weights.Save(partial);
+            SafetensorsWriter.Write(Path.Combine(partial, MomentsName), [Moment("first", optimizer.FirstMoment), Moment("second", optimizer.SecondMoment)]);
+            state.Save(partial);
+            if (Directory.Exists(folder))
+            {
+                Directory.Delete(folder, recursive: true);
+            }
+
+            Directory.Move(partial, folder);
+        }
+        catch
+        {
+            Directory.Delete(partial, recursive: true);
+            throw;
+        }
+
+        var all = Checkpoints();
+        foreach (var (_, old) in all.Take(keep > 0 ? Math.Max(0, all.Count - keep) : 0))
+        {
+            Directory.Delete(old, recursive: true);
+        }
+
+        TensorSource Moment(string name, Slice values)
+        {
+            var bytes = new byte[values.Bytes];
+            backend.Download(values, bytes);
+            return TensorSource.OfBytes(new TensorInfo(name, values.Type, values.Length), bytes);
+        }
+    }
+
+    /// <summary>Reads a checkpoint into weights and optimizer, bit for bit.</summary>
+    /// <param name="folder">A <c>checkpoint-N</c> folder.</param>
+    /// <param name="fingerprint">Of the run that wants to continue.</param>
+    /// <param name="weights">Receive the trained values.</param>
+    /// <param name="optimizer">Receives its moments and step count.</param>
+    /// <param name="backend">Where both live.</param>
+    /// <exception cref="CheckpointException">The checkpoint is damaged, or of a run with other settings or data.</exception>
+    public static ResumeState LoadCheckpoint(string folder, string fingerprint, TrainedWeights weights, AdamWOptimizer optimizer, Backend backend)
+    {
+        var state = ResumeState.Load(folder);
+        if (state.Fingerprint != fingerprint)
+        {
+            throw new CheckpointException(Path.Combine(folder, ResumeState.FileName), null,
+                $"belongs to a run with other settings or data (it was made with [{state.Fingerprint}], this run has [{fingerprint}]). Restore them, or start anew without resuming.");
+        }
+
+        using var moments = Safetensors.Open(Path.Combine(folder, MomentsName));
+        Restore("first", optimizer.FirstMoment);
+        Restore("second", optimizer.SecondMoment);
+        weights.Restore(folder);
+        optimizer.Steps = state.Step;
+        return state;
+
+        void Restore(string name, Slice values)
+        {
+            var info = moments.Find(name);
+            if (info is null || info.Type != values.Type || info.Count != values.Length)
+            {
+                throw new CheckpointException(moments.Path, name, $"is {(info is null ? "missing" : $"{info.TypeName} {info.ShapeText}")}, expected {values.Type} [{values.Length}]. The adapter's layers or rank have changed.");
+            }
+
+            backend.Upload(moments.Bytes(name), values);
+        }
+    }
+
+    List<(int Step, string Folder)> Checkpoints() => !Directory.Exists(path) ? [] :
+        [.. Directory.GetDirectories(path, Prefix + "*")
+            .Select(folder => (Step: int.TryParse(Path.GetFileName(folder)[Prefix.Length..], out int step) ? step : -1, folder))
+            .Where(x => x.Step >= 0)
+            .OrderBy(x => x.Step)];
+
+    static int? StepOf(string line)
+    {
+        try
+        {
+            using var row = JsonDocument.Parse(line);
+            return row.RootElement.GetProperty("step").GetInt32();
+        }
+        catch (Exception cause) when (cause is JsonException or KeyNotFoundException or InvalidOperationException)
+        {
+            return null; // the last line of a run that was killed in mid-write
+        }
+    }
+}

@@ -1,0 +1,242 @@
+using System.Diagnostics;
+using System.Globalization;
+using IlgpuPeft.Checkpoints;
+using IlgpuPeft.Data;
+using IlgpuPeft.Kernels;
+using IlgpuPeft.Models;
+using IlgpuPeft.Optim;
+
+namespace IlgpuPeft.Training;
+
+/// <summary>What a finished run was.</summary>
+/// <param name="Steps">Optimizer steps taken, those before a resume included.</param>
+/// <param name="Last">The last step.</param>
+/// <param name="InitialEvaluationLoss">Validation loss before the first step; null without validation rows.</param>
+/// <param name="FinalEvaluationLoss">Validation loss at the end; null without validation rows.</param>
+public sealed record SftResult(int Steps, StepMetrics? Last, double? InitialEvaluationLoss, double? FinalEvaluationLoss);
+
+/// <summary>
+/// Supervised fine-tuning. The loss of an optimizer step is the negative log-likelihood summed over all its trained tokens and divided by their number, however
+/// they are split into rows, bins and accumulated passes.
+/// </summary>
+public sealed class SftTrainer : IDisposable
+{
+    // Tokens that an evaluation pass holds at most, unless a row is longer.
+    const int EvaluationTokens = 2048;
+
+    readonly CausalLm model;
+    readonly TrainedWeights weights;
+    readonly SftOptions options;
+    readonly IReadOnlyList<Example> train;
+    readonly IReadOnlyList<Example> validation;
+    readonly int[][] items;
+    readonly DataOrder order;
+    readonly AdamWOptimizer optimizer;
+    readonly LanguageModelPass pass;
+    readonly RunFolder? folder;
+
+    /// <summary>Prepares a run; nothing is trained or written yet.</summary>
+    /// <param name="model">The model with its adapter enabled.</param>
+    /// <param name="weights">What of it is trained.</param>
+    /// <param name="train">Rows to train on; each must have a trained token and fit the sequence length.</param>
+    /// <param name="options">How.</param>
+    /// <param name="validation">Rows to evaluate on, or none.</param>
+    /// <exception cref="ArgumentException">An option is out of range, there is no row, or a row is longer than the sequence length or holds a token that the model lacks.</exception>
+    public SftTrainer(CausalLm model, TrainedWeights weights, IReadOnlyList<Example> train, SftOptions options, IReadOnlyList<Example>? validation = null)
+    {
+        options.Validate();
+        this.model = model;
+        this.weights = weights;
+        this.options = options;
+        this.train = train;
+        this.validation = validation ?? [];
+        if (train.Count == 0)
+        {
+            throw new ArgumentException("SftTrainer: there are no rows to train on.", nameof(train));
+        }
+
+        foreach (var example in train.Concat(this.validation))
+        {
+            Check(example);
+        }
+
+        items = options.Packing
+            ? Packer.Pack([.. train.Select(example => example.Length)], options.SequenceLength)
+            : [.. Enumerable.Range(0, train.Count).Select(i => new[] { i })];
+        order = new DataOrder(items.Length, options.Seed, options.Shuffle);
+        optimizer = new AdamWOptimizer(model.Backend, weights.Parameters, options.Optimizer);
+        pass = new LanguageModelPass(model);
+        folder = options.OutputFolder is { } path ? new RunFolder(path, options.KeepCheckpoints) : null;
+        TotalSteps = options.TotalSteps(items.Length);
+    }
+
+    /// <summary>Optimizer steps of the whole run.</summary>
+    public int TotalSteps { get; }
+
+    /// <summary>Rows, or bins with packing, of one epoch.</summary>
+    public int ItemsPerEpoch => items.Length;
+
+    /// <summary>Trains to the end. A cancelled run finishes its step, writes a checkpoint, and throws.</summary>
+    /// <param name="progress">Hears of every step, in order, on the training thread.</param>
+    /// <param name="resumeFrom">A <c>checkpoint-N</c> folder to continue from, bit for bit; null starts anew.</param>
+    /// <param name="cancel">Stops the run after the current step.</param>
+    /// <exception cref="OperationCanceledException">The run was cancelled; the checkpoint is written.</exception>
+    /// <exception cref="InvalidOperationException">The loss is not finite or stays above the watchdog's threshold, or a parameter gets no gradient.</exception>
+    /// <exception cref="CheckpointException">The checkpoint to resume from is damaged, or of a run with other settings.</exception>
+    public Task<SftResult> RunAsync(IProgress<StepMetrics>? progress = null, string? resumeFrom = null, CancellationToken cancel = default) =>
+        Task.Run(() => Run(progress, resumeFrom, cancel), CancellationToken.None);
+
+    /// <inheritdoc />
+    public void Dispose()
+    {
+        pass.Dispose();
+        optimizer.Dispose();
+    }
+
+    SftResult Run(IProgress<StepMetrics>? progress, string? resumeFrom, CancellationToken cancel)
+    {
+        var position = default(DataPosition);
+        int done = 0;
+        if (resumeFrom is not null)
+        {
+            var state = RunFolder.LoadCheckpoint(resumeFrom, Fingerprint(), weights, optimizer, model.Backend);
+            (done, position) = (state.Step, new DataPosition(state.Epoch, state.Index));
+        }
+
+        folder?.StartMetrics(done);
+        var schedule = options.ToSchedule(TotalSteps);
+        double? initial = done == 0 ? EvaluationLoss(cancel) : null, latest = initial;
+        StepMetrics? last = null;
+        int alarms = 0;
+        while (done < TotalSteps)
+        {
+            (last, position) = Step(done, position, schedule);
+            done++;
+            bool stops = done == TotalSteps || cancel.IsCancellationRequested;
+            if (done == TotalSteps || (options.EvaluateEvery > 0 && done % options.EvaluateEvery == 0))
+            {
+                latest = EvaluationLoss(CancellationToken.None);
+                last = last with { EvaluationLoss = latest };
+            }
+
+            folder?.Append(last);
+            progress?.Report(last);
+            alarms = options.LossWatchdogThreshold > 0 && last.Loss > options.LossWatchdogThreshold ? alarms + 1 : 0;
+            if ((options.SaveEvery > 0 && done % options.SaveEvery == 0) || (stops && (options.SaveEvery > 0 || done < TotalSteps)))
+            {
+                folder?.SaveCheckpoint(new ResumeState { Step = done, Epoch = position.Epoch, Index = position.Index, Fingerprint = Fingerprint() }, weights, optimizer, model.Backend);
+            }
+
+            if (alarms >= options.LossWatchdogPatience && alarms > 0)
+            {
+                throw new InvalidOperationException($"SftTrainer: the loss was above {options.LossWatchdogThreshold} for {alarms} steps in a row, {last.Loss:0.###} at step {done}. Lower learning_rate, or check the data.");
+            }
+
+            if (done < TotalSteps)
+            {
+                cancel.ThrowIfCancellationRequested();
+            }
+        }
+
+        if (folder is not null)
+        {
+            weights.Save(folder.Root);
+        }
+
+        return new SftResult(done, last, initial, latest);
+    }
+
+    (StepMetrics Metrics, DataPosition Next) Step(int done, DataPosition position, Schedule schedule)
+    {
+        long started = Stopwatch.GetTimestamp();
+        var (taken, next) = order.Take(position, options.MicroBatchSize * options.GradientAccumulation);
+        List<PackedBatch> batches = [.. taken.Chunk(options.MicroBatchSize).Select(rows => PackedBatch.From([.. rows.SelectMany(item => items[item]).Select(i => train[i])]))];
+        long trained = batches.Sum(batch => (long)batch.TrainedTokens);
+
+        weights.Parameters.ZeroGradients();
+        double loss = 0;
+        for (int i = 0; i < batches.Count; i++)
+        {
+            loss += pass.Train(batches[i], trained, (options.Seed, (uint)(done * options.GradientAccumulation + i)));
+        }
+
+        loss /= trained;
+        if (!double.IsFinite(loss))
+        {
+            throw new InvalidOperationException($"SftTrainer: the loss of step {done + 1} is {loss}. The weights of the step before are kept in the last checkpoint. Lower learning_rate, or look for damaged weights.");
+        }
+
+        if (done == 0)
+        {
+            RequireGradients();
+        }
+
+        double rate = schedule.At(done);
+        optimizer.Step(rate);
+        double norm = optimizer.GradientNorm();
+        long tokens = batches.Sum(batch => (long)batch.Length);
+        return (new StepMetrics
+        {
+            Step = done + 1,
+            TotalSteps = TotalSteps,
+            Epoch = Math.Round(next.Epoch + (double)next.Index / items.Length, 4),
+            Loss = loss,
+            GradientNorm = norm,
+            LearningRate = rate,
+            Tokens = tokens,
+            TrainedTokens = trained,
+            TokensPerSecond = Math.Round(tokens / Stopwatch.GetElapsedTime(started).TotalSeconds, 1),
+        }, next);
+    }
+
+    // A layer that is wired up wrongly trains in silence for hours; its gradient shows it at once.
+    void RequireGradients()
+    {
+        foreach (var parameter in weights.MustLearn)
+        {
+            if (model.Backend.ReadFloats(parameter.Gradient).All(value => value == 0))
+            {
+                throw new InvalidOperationException($"SftTrainer: {parameter.Name} got no gradient in the first step, so it would never learn. Check that the adapter is enabled and that the rows have trained tokens.");
+            }
+        }
+    }
+
+    double? EvaluationLoss(CancellationToken cancel) => validation.Count == 0 ? null : pass.Evaluate(validation, EvaluationTokens, cancel).Loss;
+
+    void Check(Example example)
+    {
+        string where = $"{example.File}:{example.Line}";
+        if (example.Length > options.SequenceLength)
+        {
+            throw new ArgumentException($"{where}: the row has {example.Length} tokens, expected at most sequence_len = {options.SequenceLength}. Raise sequence_len, or set excess_length_strategy to truncate or drop.");
+        }
+
+        foreach (int id in example.InputIds)
+        {
+            if ((uint)id >= model.Config.Vocabulary)
+            {
+                throw new ArgumentException($"{where}: token id {id} is out of range, expected 0 to {model.Config.Vocabulary - 1}. The data was tokenised for another model.");
+            }
+        }
+    }
+
+    // What a checkpoint must agree with: everything that decides which numbers the next step computes.
+    string Fingerprint() => string.Create(CultureInfo.InvariantCulture,
+        $"steps {TotalSteps}, items {items.Length}, micro batch {options.MicroBatchSize}, accumulation {options.GradientAccumulation}, packing {options.Packing}, " +
+        $"shuffle {options.Shuffle}, sequence {options.SequenceLength}, seed {options.Seed}, lr {options.LearningRate}, schedule {options.Schedule}, data {DataDigest()}");
+
+    string DataDigest()
+    {
+        ulong hash = 14695981039346656037; // FNV-1a over ids and labels
+        foreach (var example in train)
+        {
+            for (int i = 0; i < example.Length; i++)
+            {
+                hash = (hash ^ (uint)example.InputIds[i]) * 1099511628211;
+                hash = (hash ^ (uint)example.Labels[i]) * 1099511628211;
+            }
+        }
+
+        return hash.ToString("x16");
+    }
+}

@@ -10,6 +10,12 @@ enum ScratchSlot
     DecodedRows,
     PermutedInput,
     LoraGradient,
+    Attention,
+    HeadGradients,
+    Logits,
+    Hidden,
+    TrainedRows,
+    Candidates,
 }
 
 /// <summary>

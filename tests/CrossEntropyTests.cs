@@ -1,0 +1,278 @@
+using IlgpuPeft.Kernels;
+using Xunit;
+
+namespace IlgpuPeft.Tests;
+
+public class CrossEntropyTests
+{
+    const int Ignored = -100;
+
+    public static TheoryData<string> Devices => Oracle.Devices;
+
+    public static TheoryData<string, int, int, int, double> Shapes => [.. Oracle.Devices.SelectMany(device => new (int, int, int, double)[]
+    {
+        (1, 1, 1, 1), (1, 8, 2, 1), (5, 123, 123, 1), (7, 16, 1024, 0.7), (40, 16, 1025, 2.5), (33, 24, 7, 1), (90, 5, 131_101, 1),
+    }.Select(s => (device, s.Item1, s.Item2, s.Item3, s.Item4)))];
+
+    [Theory]
+    [MemberData(nameof(Shapes))]
+    public void Run_matchesTheWholeMatrix(string device, int rows, int width, int vocabulary, double temperature)
+    {
+        using var call = new Call(device, rows, width, vocabulary, temperature, 1);
+        call.Run();
+        var expected = call.Naive();
+        call.Oracle.Close(expected.LogProbs, call.LogProbs, call.Oracle.Sums, "logprobs");
+        call.Oracle.Close(expected.Entropy, call.Entropy, call.Oracle.Sums, "entropy");
+        call.CloseGradient(expected.DHidden, call.DHidden, "dHidden");
+        call.CloseGradient(expected.DHead.Zip(call.Before, (x, y) => x + y), call.DHead, "dHead");
+    }
+
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public void Run_rowsWithoutTarget_areZeroAndTeachNothing(string device)
+    {
+        using var call = new Call(device, 12, 8, 50, 1, 2);
+        call.Run();
+        double[] logprobs = call.Oracle.Get(call.LogProbs), entropy = call.Oracle.Get(call.Entropy), gradient = call.Oracle.Get(call.DHidden);
+        for (int i = 0; i < 12; i++)
+        {
+            bool skipped = call.Targets[i] == Ignored;
+            Assert.Equal(skipped, logprobs[i] == 0);
+            Assert.Equal(skipped, entropy[i] == 0);
+            Assert.Equal(skipped, gradient[(i * 8)..(i * 8 + 8)].All(x => x == 0));
+        }
+
+        Assert.Contains(Ignored, call.Targets);
+    }
+
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public void Run_noRowWithTarget_writesZeros(string device)
+    {
+        using var oracle = new Oracle(device, 3);
+        Slice logprobs = oracle.Output(3), dHidden = oracle.Output(12), dHead = oracle.Fenced([.. Enumerable.Repeat(2.5, 40)]);
+        oracle.Backend.TokenLogProbs(oracle.Put(oracle.Values(12)), new Weight(10, 4, oracle.Put(oracle.Values(40))), oracle.Put([Ignored, -1, Ignored]), 1,
+            logprobs, default, oracle.Put([1, 1, 1.0]), dHidden, dHead);
+        Assert.All(oracle.Get(logprobs), x => Assert.Equal(0, x));
+        Assert.All(oracle.Get(dHidden), x => Assert.Equal(0, x));
+        Assert.All(oracle.Get(dHead), x => Assert.Equal(2.5, x));
+    }
+
+    [Theory]
+    [InlineData(1.0)]
+    [InlineData(0.6)]
+    public void Gradients_areTheSlopeOfTheWeightedLogProbs(double temperature)
+    {
+        using var call = new Call("cpu-f64", 9, 6, 37, temperature, 4);
+        call.Run();
+        double[] dHidden = call.Oracle.Get(call.DHidden), dHead = [.. call.Oracle.Get(call.DHead).Zip(call.Before, (x, y) => x - y)];
+        FiniteDifference.Check("dHidden", 4, call.Hidden, dHidden, hidden => call.Loss(hidden, call.Head));
+        FiniteDifference.Check("dHead", 4, call.Head, dHead, head => call.Loss(call.Hidden, head));
+    }
+
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public void Run_withoutOptionalOutputs_writesTheSameLogProbs(string device)
+    {
+        using var call = new Call(device, 20, 16, 300, 1, 5);
+        call.Run();
+        double[] all = call.Oracle.Get(call.LogProbs), dHidden = call.Oracle.Get(call.DHidden);
+        call.Run(entropy: false, coefficients: false, dHidden: false, dHead: false);
+        Assert.Equal(all, call.Oracle.Get(call.LogProbs));
+        call.Oracle.Backend.Fill(call.DHidden, double.NaN);
+        call.Run(entropy: false, dHead: false);
+        Assert.Equal(dHidden, call.Oracle.Get(call.DHidden));
+    }
+
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public void Run_hugeLogits_staysFinite(string device)
+    {
+        // One feature, so that logits are exact: ±10⁴ and what lies between.
+        using var oracle = new Oracle(device, 6);
+        double[] head = [1e4, 1e4, -1e4, 0, 9999];
+        Slice logprobs = oracle.Output(2), entropy = oracle.Output(2), dHidden = oracle.Output(2);
+        oracle.Backend.TokenLogProbs(oracle.Put([1.0, -1.0]), new Weight(5, 1, oracle.Put(head)), oracle.Put([1, 0]), 1, logprobs, entropy, oracle.Put([1.0, 1.0]), dHidden, default);
+        double total = 2 + Math.Exp(-1);
+        oracle.Close([-Math.Log(total), -2e4], logprobs, oracle.Sums, "logprobs");
+        oracle.Close([Math.Log(total) + Math.Exp(-1) / total, 0], entropy, oracle.Sums, "entropy");
+        oracle.Close([1e4 - (2e4 + 9999 * Math.Exp(-1)) / total, 2e4], dHidden, oracle.Sums, "dHidden");
+    }
+
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public void Run_equalLogits_isUniform(string device)
+    {
+        using var oracle = new Oracle(device, 7);
+        const int Vocabulary = 2049;
+        Slice logprobs = oracle.Output(1), entropy = oracle.Output(1);
+        oracle.Backend.TokenLogProbs(oracle.Put([3.0]), new Weight(Vocabulary, 1, oracle.Put([.. Enumerable.Repeat(7.0, Vocabulary)])), oracle.Put([2048]), 1, logprobs, entropy,
+            default, default, default);
+        oracle.Close([-Math.Log(Vocabulary)], logprobs, oracle.Sums, "logprob");
+        oracle.Close([Math.Log(Vocabulary)], entropy, oracle.Sums, "entropy");
+    }
+
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public void Run_aHeadInHalfPrecision_matchesItsValues(string device)
+    {
+        using var call = new Call(device, 11, 32, 200, 1, 8, DType.BF16);
+        call.Run(dHead: false);
+        var expected = call.Naive();
+        call.Oracle.Close(expected.LogProbs, call.LogProbs, call.Oracle.Sums, "logprobs");
+        call.CloseGradient(expected.DHidden, call.DHidden, "dHidden");
+    }
+
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public void Run_anyNumberOfThreads_givesTheSameBits(string device)
+    {
+        using var call = new Call(device, 50, 40, 3000, 1, 9);
+        Oracle.Repeats(() =>
+        {
+            call.Oracle.Backend.Fill(call.DHead, 0);
+            call.Run();
+            return [.. call.Oracle.Get(call.LogProbs), .. call.Oracle.Get(call.Entropy), .. call.Oracle.Get(call.DHidden), .. call.Oracle.Get(call.DHead)];
+        });
+    }
+
+    [Fact]
+    public void Run_aRowByItself_givesTheSameValues()
+    {
+        using var call = new Call("cpu", 100, 12, 131_101, 1, 10); // two chunks
+        call.Run(entropy: false, coefficients: false, dHidden: false, dHead: false);
+        double[] all = call.Oracle.Get(call.LogProbs);
+        foreach (int row in (int[])[0, 63, 64, 99])
+        {
+            Slice single = call.Oracle.Output(1);
+            call.Oracle.Backend.TokenLogProbs(call.Oracle.Put(call.Hidden[(row * 12)..(row * 12 + 12)]), call.Weight, call.Oracle.Put([call.Targets[row]]), 1, single,
+                default, default, default, default);
+            call.Oracle.Close([all[row]], single, 1e-5, $"row {row}");
+        }
+    }
+
+    [Fact]
+    public void Run_targetOutsideTheVocabulary_namesRowIdAndVocabulary()
+    {
+        using var oracle = new Oracle("cpu", 11);
+        var error = Assert.Throws<ArgumentOutOfRangeException>(() => oracle.Backend.TokenLogProbs(oracle.Put(new double[12]), new Weight(10, 4, oracle.Put(new double[40])),
+            oracle.Put([1, 10, 3]), 1, oracle.Output(3), default, default, default, default));
+        Assert.Contains("row 1 has target 10", error.Message, StringComparison.Ordinal);
+        Assert.Contains("vocabulary of 10", error.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(0.0)]
+    [InlineData(-1.0)]
+    [InlineData(double.NaN)]
+    public void Run_temperatureNotPositive_throws(double temperature)
+    {
+        using var oracle = new Oracle("cpu", 12);
+        Assert.Throws<ArgumentOutOfRangeException>(() => oracle.Backend.TokenLogProbs(oracle.Put(new double[4]), new Weight(10, 4, oracle.Put(new double[40])), oracle.Put([1]),
+            temperature, oracle.Output(1), default, default, default, default));
+    }
+
+    sealed class Call : IDisposable
+    {
+        readonly int rows, width, vocabulary;
+        readonly double temperature;
+        readonly double[] coefficients;
+
+        public Call(string device, int rows, int width, int vocabulary, double temperature, int seed, DType head = default)
+        {
+            (this.rows, this.width, this.vocabulary, this.temperature) = (rows, width, vocabulary, temperature);
+            Oracle = new Oracle(device, seed);
+            Hidden = Oracle.Values(rows * width);
+            Head = Oracle.Values(vocabulary * width, 0);
+            coefficients = Oracle.Values(rows, 0);
+            Before = Oracle.Values(vocabulary * width, 0);
+            Targets = [.. Oracle.Integers(rows, vocabulary).Select((target, i) => i % 5 == 2 ? Ignored : target)];
+            if (head == DType.BF16)
+            {
+                Head = [.. Head.Select(x => (double)BitConverter.UInt32BitsToSingle(BitConverter.SingleToUInt32Bits((float)x) >> 16 << 16))];
+            }
+
+            Weight = new Weight(vocabulary, width, Oracle.Put(Head, head == default ? Oracle.Backend.Activation : head));
+            (HiddenSlice, TargetSlice, CoefficientSlice) = (Oracle.Put(Hidden), Oracle.Put(Targets), Oracle.Put(coefficients));
+            (LogProbs, Entropy, DHidden, DHead) = (Oracle.Output(rows), Oracle.Output(rows), Oracle.Output(Hidden.Length), Oracle.Fenced(Before));
+        }
+
+        public Oracle Oracle { get; }
+
+        public double[] Hidden { get; }
+
+        public double[] Head { get; }
+
+        public double[] Before { get; }
+
+        public int[] Targets { get; }
+
+        public Weight Weight { get; }
+
+        public Slice HiddenSlice { get; }
+
+        public Slice TargetSlice { get; }
+
+        public Slice CoefficientSlice { get; }
+
+        public Slice LogProbs { get; }
+
+        public Slice Entropy { get; }
+
+        public Slice DHidden { get; }
+
+        public Slice DHead { get; }
+
+        public void Run(bool entropy = true, bool coefficients = true, bool dHidden = true, bool dHead = true) =>
+            Oracle.Backend.TokenLogProbs(HiddenSlice, Weight, TargetSlice, temperature, LogProbs, entropy ? Entropy : default, coefficients ? CoefficientSlice : default,
+                dHidden ? DHidden : default, dHead ? DHead : default);
+
+        /// <summary>softmax − onehot is 0 but for rounding where a vocabulary of one leaves nothing to learn.</summary>
+        public void CloseGradient(IEnumerable<double> expected, Slice actual, string what) => Oracle.Close([.. expected], actual, 2 * Oracle.Sums, what);
+
+        public double Loss(double[] hidden, double[] head)
+        {
+            Slice logprobs = Oracle.Output(rows);
+            Oracle.Backend.TokenLogProbs(Oracle.Put(hidden), new Weight(vocabulary, width, Oracle.Put(head)), TargetSlice, temperature, logprobs, default, default, default, default);
+            return Oracle.Get(logprobs).Zip(coefficients, (x, c) => x * c).Sum();
+        }
+
+        public (double[] LogProbs, double[] Entropy, double[] DHidden, double[] DHead) Naive()
+        {
+            double[] logprobs = new double[rows], entropy = new double[rows], dHidden = new double[Hidden.Length], dHead = new double[Head.Length], z = new double[vocabulary];
+            for (int i = 0; i < rows; i++)
+            {
+                if (Targets[i] < 0)
+                {
+                    continue;
+                }
+
+                for (int v = 0; v < vocabulary; v++)
+                {
+                    z[v] = 0;
+                    for (int d = 0; d < width; d++)
+                    {
+                        z[v] += Hidden[i * width + d] * Head[v * width + d] / temperature;
+                    }
+                }
+
+                double maximum = z.Max(), log = maximum + Math.Log(z.Sum(x => Math.Exp(x - maximum)));
+                logprobs[i] = z[Targets[i]] - log;
+                entropy[i] = -z.Sum(x => Math.Exp(x - log) * (x - log));
+                for (int v = 0; v < vocabulary; v++)
+                {
+                    double dz = coefficients[i] * ((v == Targets[i] ? 1 : 0) - Math.Exp(z[v] - log)) / temperature;
+                    for (int d = 0; d < width; d++)
+                    {
+                        dHidden[i * width + d] += dz * Head[v * width + d];
+                        dHead[v * width + d] += dz * Hidden[i * width + d];
+                    }
+                }
+            }
+
+            return (logprobs, entropy, dHidden, dHead);
+        }
+
+        public void Dispose() => Oracle.Dispose();
+    }
+}

@@ -1,4 +1,3 @@
-using System.Globalization;
 using IlgpuPeft.Kernels;
 
 namespace IlgpuPeft.Perf;
@@ -10,8 +9,14 @@ static unsafe class GemmBenchmark
 
     static readonly (int M, int N, int K)[] Shapes = [(512, 576, 576), (512, 1536, 576), (256, 49152, 576), (2048, 2048, 2048)];
 
-    public static void Run()
+    /// <param name="args">Number of threads; all by default.</param>
+    public static void Run(string[] args)
     {
+        if (args.Length > 0)
+        {
+            Workers.Count = int.Parse(args[0]);
+        }
+
         Console.WriteLine($"OpenBLAS: {OpenBlas.Describe()}");
         Console.WriteLine($"{Workers.Count} threads, {Simd.Path}, f32, GFLOP/s (median of {Rounds} interleaved rounds)");
         if (OpenBlas.IsPresent)
@@ -19,7 +24,7 @@ static unsafe class GemmBenchmark
             OpenBlas.SetThreads(Workers.Count);
         }
 
-        Console.WriteLine("M x N x K            | BLAS A·Bᵀ  A·B | ours A·Bᵀ  A·B   NF4ᵀ   NF4 | A·Bᵀ/BLAS A·B/BLAS NF4ᵀ/A·Bᵀ NF4/A·B");
+        Console.WriteLine("M x N x K            | BLAS A·Bᵀ    A·B | ours A·Bᵀ    A·B   NF4ᵀ    NF4 | A·Bᵀ/BLAS A·B/BLAS NF4ᵀ/A·Bᵀ  NF4/A·B");
         foreach (var (m, n, k) in Shapes)
         {
             Print(m, n, k);
@@ -60,13 +65,15 @@ static unsafe class GemmBenchmark
             }
         }
 
+        var samples = Timing.Interleaved(Rounds, 0.02, actions);
         double flops = 2.0 * m * n * k;
-        var speed = Timing.Interleaved(Rounds, 0.02, actions).Select(seconds => flops / seconds / 1e9).ToArray();
-        Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
-            $"{$"{m} x {n} x {k}",-20} | {speed[0],9:F1}{speed[1],5:F0} | {speed[2],9:F1}{speed[3],7:F1}{speed[4],7:F1}{speed[5],6:F1} | ")
-            + string.Create(CultureInfo.InvariantCulture,
-            $"{speed[2] / speed[0],9:F2}{speed[3] / speed[1],9:F2}{speed[4] / speed[2],10:F2}{speed[5] / speed[3],8:F2}"));
+        PrintLine($"{m} x {n} x {k}", samples.Select(sample => flops / sample.Median / 1e9).ToArray());
+        PrintLine("    best round", samples.Select(sample => flops / sample.Best / 1e9).ToArray());
     }
+
+    static void PrintLine(string name, double[] speed) => Console.WriteLine(
+        $"{name,-20} | {speed[0],9:F1}{speed[1],7:F1} | {speed[2],9:F1}{speed[3],7:F1}{speed[4],7:F1}{speed[5],7:F1} | "
+        + $"{speed[2] / speed[0],9:F2}{speed[3] / speed[1],9:F2}{speed[4] / speed[2],11:F2}{speed[5] / speed[3],9:F2}");
 
     static double Element(Weight weight, int row, int column)
     {

@@ -10,12 +10,18 @@ static unsafe class MatVecBenchmark
 
     static readonly int[] Batches = [1, 2, 4, 8, 16];
 
-    public static void Run()
+    /// <param name="args">Number of threads; all by default.</param>
+    public static void Run(string[] args)
     {
+        if (args.Length > 0)
+        {
+            Workers.Count = int.Parse(args[0]);
+        }
+
         using var buffers = new Buffers();
         var x = buffers.Random(Batches[^1] * K);
         var y = buffers.Allocate((long)Batches[^1] * Rows, DType.F32);
-        Console.WriteLine($"{Workers.Count} threads, {Simd.Path}, weight [{Rows}, {K}], median of {Rounds} interleaved rounds");
+        Console.WriteLine($"{Workers.Count} threads, {Simd.Path}, weight [{Rows}, {K}], best of {Rounds} interleaved rounds");
         foreach (var type in new[] { DType.U8, DType.BF16, DType.F32 })
         {
             var weight = buffers.RandomWeight(type == DType.U8 ? Rows : Rows / 4, K, type);
@@ -30,12 +36,12 @@ static unsafe class MatVecBenchmark
             }
 
             var seconds = Timing.Interleaved(Rounds, 0.02, [.. actions]);
-            double peak = weight.Values.Bytes / seconds[0] / 1e9;
+            double peak = weight.Values.Bytes / seconds[0].Best / 1e9;
             Console.WriteLine($"{(type == DType.U8 ? "NF4" : type)}: reading {peak:F1} GB/s");
             for (int i = 0; i < Batches.Length; i++)
             {
-                double rate = weight.Bytes / seconds[i + 1] / 1e9;
-                Console.WriteLine($"  {Batches[i],2} rows: {rate,6:F1} GB/s, {rate / peak,5:F2} of reading, {seconds[i + 1] / seconds[1],5:F2} x the time of one row");
+                double rate = weight.Bytes / seconds[i + 1].Best / 1e9;
+                Console.WriteLine($"  {Batches[i],2} rows: {rate,6:F1} GB/s, {rate / peak,5:F2} of reading, {seconds[i + 1].Best / seconds[1].Best,5:F2} x the time of one row");
             }
         }
     }

@@ -3,8 +3,8 @@ using IlgpuPeft.Perf;
 // Each verb is one benchmark. Run in Release: dotnet run -c Release --project perf -- gemm
 var verbs = new SortedDictionary<string, Action<string[]>>
 {
-    ["gemm"] = _ => GemmBenchmark.Run(),
-    ["matvec"] = _ => MatVecBenchmark.Run(),
+    ["gemm"] = GemmBenchmark.Run,
+    ["matvec"] = MatVecBenchmark.Run,
 };
 
 if (args.Length == 0 || !verbs.TryGetValue(args[0], out var run))

@@ -2,14 +2,17 @@ using System.Diagnostics;
 
 namespace IlgpuPeft.Perf;
 
+/// <summary>Seconds of one run: the median over the rounds, and the best, which is what an undisturbed machine would give.</summary>
+readonly record struct Sample(double Median, double Best);
+
 /// <summary>Times competing actions so that a noisy machine disturbs all of them alike: in rounds, one run of each per round.</summary>
 static class Timing
 {
-    /// <summary>Median seconds of each action.</summary>
+    /// <summary>Seconds of one run of each action.</summary>
     /// <param name="rounds">Rounds that count; one more warms up.</param>
     /// <param name="minimumSeconds">An action is repeated within its turn until it has taken about this long.</param>
     /// <param name="actions">The competitors; null for one that is absent, which gets NaN.</param>
-    public static double[] Interleaved(int rounds, double minimumSeconds, params Action?[] actions)
+    public static Sample[] Interleaved(int rounds, double minimumSeconds, params Action?[] actions)
     {
         var repeats = actions.Select(action => action is null ? 0 : Repeats(action, minimumSeconds)).ToArray();
         var seconds = actions.Select(_ => new double[rounds]).ToArray();
@@ -26,7 +29,7 @@ static class Timing
             Array.Sort(samples);
         }
 
-        return [.. seconds.Select(samples => samples[rounds / 2])];
+        return [.. seconds.Select(samples => new Sample(samples[rounds / 2], samples[0]))];
     }
 
     static int Repeats(Action action, double minimumSeconds)

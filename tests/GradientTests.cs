@@ -92,7 +92,7 @@ public sealed class GradientTests : IDisposable
         Slice rows = oracle.Put([2, 0, 2]);
         double[] x = oracle.Values(4 * Width), c = oracle.Values(3 * Width);
         Slice dx = oracle.Put(new double[x.Length]);
-        Backend.ScatterAddRows(oracle.Put(c), rows, Width, dx);
+        Backend.ScatterRows(oracle.Put(c), rows, Width, dx, accumulate: true);
         FiniteDifference.Check("GatherRows", Seed, x, oracle.Get(dx), moved => Weighted(c, y => Backend.GatherRows(oracle.Put(moved), rows, Width, y)));
     }
 

@@ -1,5 +1,6 @@
 using System.Numerics;
 using System.Numerics.Tensors;
+using System.Runtime.Intrinsics;
 
 namespace IlgpuPeft.Kernels;
 
@@ -22,12 +23,7 @@ static unsafe class Conversion
                 TensorPrimitives.ConvertTruncating(new ReadOnlySpan<Half>(part.Pointer<Half>(), destination.Length), destination);
                 break;
             case DType.BF16:
-                ushort* bits = part.Pointer<ushort>();
-                for (int i = 0; i < destination.Length; i++)
-                {
-                    destination[i] = T.CreateTruncating(FromBFloat16(bits[i]));
-                }
-
+                ReadBFloat16(part.Pointer<ushort>(), destination);
                 break;
             default:
                 throw new ArgumentException($"Conversion: source is {source.Type}, expected a floating type.", nameof(source));
@@ -59,6 +55,27 @@ static unsafe class Conversion
                 break;
             default:
                 throw new ArgumentException($"Conversion: destination is {destination.Type}, expected a floating type.", nameof(destination));
+        }
+    }
+
+    static void ReadBFloat16<T>(ushort* source, Span<T> destination) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        int i = 0;
+        if (typeof(T) == typeof(float))
+        {
+            fixed (T* to = destination)
+            {
+                for (; i <= destination.Length - Vector256<float>.Count; i += Vector256<float>.Count)
+                {
+                    var (lower, upper) = Vector128.Widen(Vector128.Load(source + i));
+                    (Vector256.Create(lower, upper) << 16).AsSingle().Store((float*)to + i);
+                }
+            }
+        }
+
+        for (; i < destination.Length; i++)
+        {
+            destination[i] = T.CreateTruncating(FromBFloat16(source[i]));
         }
     }
 

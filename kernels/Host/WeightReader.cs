@@ -1,6 +1,5 @@
 using System.Numerics;
 using System.Numerics.Tensors;
-using System.Runtime.Intrinsics;
 
 namespace IlgpuPeft.Kernels;
 
@@ -12,13 +11,13 @@ static unsafe class WeightReader
     /// <summary>Elements <paramref name="start"/> to <paramref name="start"/> + <paramref name="count"/> - 1 of the flattened matrix.</summary>
     public static void Read<T>(Weight weight, long start, int count, T* destination) where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        if (typeof(T) == typeof(float))
+        if (weight.Scales is null)
         {
-            ReadSingle(weight, start, count, (float*)destination);
+            Conversion.Read(weight.Values, start, new Span<T>(destination, count));
         }
-        else if (weight.Scales is null && weight.Values.Type == DType.F64)
+        else if (typeof(T) == typeof(float))
         {
-            new ReadOnlySpan<T>((T*)weight.Values.Address + start, count).CopyTo(new Span<T>(destination, count));
+            Nf4Decoder.Decode(weight, start, count, (float*)destination);
         }
         else
         {
@@ -26,55 +25,9 @@ static unsafe class WeightReader
             for (int done = 0; done < count; done += Chunk)
             {
                 int now = Math.Min(Chunk, count - done);
-                ReadSingle(weight, start + done, now, single);
-                for (int i = 0; i < now; i++)
-                {
-                    destination[done + i] = T.CreateTruncating(single[i]);
-                }
+                Nf4Decoder.Decode(weight, start + done, now, single);
+                TensorPrimitives.ConvertTruncating(new ReadOnlySpan<float>(single, now), new Span<T>(destination + done, now));
             }
-        }
-    }
-
-    static void ReadSingle(Weight weight, long start, int count, float* destination)
-    {
-        if (weight.Scales is not null)
-        {
-            Nf4Decoder.Decode(weight, start, count, destination);
-            return;
-        }
-
-        nint values = weight.Values.Address;
-        switch (weight.Values.Type)
-        {
-            case DType.F32:
-                new ReadOnlySpan<float>((float*)values + start, count).CopyTo(new Span<float>(destination, count));
-                break;
-            case DType.BF16:
-                ReadBFloat16((ushort*)values + start, count, destination);
-                break;
-            case DType.F16:
-                TensorPrimitives.ConvertToSingle(new ReadOnlySpan<Half>((Half*)values + start, count), new Span<float>(destination, count));
-                break;
-            case DType.F64:
-                TensorPrimitives.ConvertTruncating(new ReadOnlySpan<double>((double*)values + start, count), new Span<float>(destination, count));
-                break;
-            default:
-                throw new ArgumentException($"Weight: values are {weight.Values.Type}, expected F32, F64, BF16 or F16, or U8 with NF4 scales.", nameof(weight));
-        }
-    }
-
-    static void ReadBFloat16(ushort* source, int count, float* destination)
-    {
-        int i = 0;
-        for (; i <= count - Vector256<float>.Count; i += Vector256<float>.Count)
-        {
-            var (lower, upper) = Vector128.Widen(Vector128.Load(source + i));
-            (Vector256.Create(lower, upper) << 16).AsSingle().Store(destination + i);
-        }
-
-        for (; i < count; i++)
-        {
-            destination[i] = BitConverter.UInt32BitsToSingle((uint)source[i] << 16);
         }
     }
 }

@@ -5,6 +5,7 @@ var verbs = new SortedDictionary<string, Action<string[]>>
 {
     ["gemm"] = GemmBenchmark.Run,
     ["matvec"] = MatVecBenchmark.Run,
+    ["ops"] = _ => OpsBenchmark.Run(),
 };
 
 if (args.Length == 0 || !verbs.TryGetValue(args[0], out var run))

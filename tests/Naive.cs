@@ -86,18 +86,19 @@ static class Naive
 
     public static double[] Gather(double[] x, int[] rows, int width) => [.. rows.SelectMany(row => x[(row * width)..((row + 1) * width)])];
 
-    public static double[] ScatterAdd(double[] x, int[] rows, int width, double[] y)
+    public static double[] Scatter(double[] x, int[] rows, int width, double[] y, bool add)
     {
-        double[] sum = [.. y];
+        double[] result = [.. y];
         for (int i = 0; i < rows.Length; i++)
         {
             for (int j = 0; j < width; j++)
             {
-                sum[rows[i] * width + j] += x[i * width + j];
+                ref double element = ref result[rows[i] * width + j];
+                element = x[i * width + j] + (add ? element : 0);
             }
         }
 
-        return sum;
+        return result;
     }
 
     public static double Norm(double[] x) => Math.Sqrt(x.Sum(value => value * value));

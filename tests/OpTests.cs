@@ -65,7 +65,7 @@ public class OpTests
     }
 
     [Theory, MemberData(nameof(Devices))]
-    public void ScatterAddRows_repeatedRows_addsAll(string device)
+    public void ScatterRows_repeatedRows_addsAllOrKeepsTheLast(string device)
     {
         foreach (var (rows, width) in Matrices)
         {
@@ -74,7 +74,11 @@ public class OpTests
             double[] x = oracle.Values(indices.Length * width), y = oracle.Values(rows * width);
             Slice sum = oracle.Fenced(y);
             oracle.Backend.ScatterRows(oracle.Put(x), oracle.Put(indices), width, sum, accumulate: true);
-            oracle.Close(Naive.ScatterAdd(x, indices, width, y), sum, oracle.Exact, $"ScatterAddRows {indices.Length} to [{rows}, {width}]");
+            oracle.Close(Naive.Scatter(x, indices, width, y, add: true), sum, oracle.Exact, $"ScatterRows, added, {indices.Length} to [{rows}, {width}]");
+
+            Slice written = oracle.Fenced(y);
+            oracle.Backend.ScatterRows(oracle.Put(x), oracle.Put(indices), width, written, accumulate: false);
+            oracle.Close(Naive.Scatter(x, indices, width, y, add: false), written, 0, $"ScatterRows {indices.Length} to [{rows}, {width}]");
         }
     }
 
@@ -105,7 +109,7 @@ public class OpTests
             double[] dy = oracle.Values(ids.Length * Width), before = oracle.Values(table.Length);
             Slice dTable = oracle.Fenced(before);
             oracle.Backend.EmbeddingBackward(tokens, oracle.Put(dy), dTable);
-            oracle.Close(Naive.ScatterAdd(dy, ids, Width, before), dTable, oracle.Exact, "EmbeddingBackward");
+            oracle.Close(Naive.Scatter(dy, ids, Width, before, add: true), dTable, oracle.Exact, "EmbeddingBackward");
         }
     }
 
@@ -346,7 +350,7 @@ public class OpTests
         Assert.Throws<ArgumentException>(() => backend.Copy(six, four));
         Assert.Throws<ArgumentException>(() => backend.GatherRows(six, six, 3, six));
         Assert.Throws<ArgumentException>(() => backend.GatherRows(six, ids, 4, six));
-        Assert.Throws<ArgumentException>(() => backend.ScatterRows(four, ids, 3, six, accumulate: true));
+        Assert.Throws<ArgumentException>(() => backend.ScatterRows(four, ids, 3, six, true));
         Assert.Throws<ArgumentException>(() => backend.EmbeddingForward(ids, new Weight(3, 2, six), six));
         Assert.Throws<ArgumentException>(() => backend.EmbeddingBackward(ids, six, four));
         Assert.Throws<ArgumentException>(() => backend.RmsNormForward(six, four, 1e-5, six, default));

@@ -76,6 +76,27 @@ static unsafe class Conversion
         }
     }
 
+    static void ReadBFloat16<T>(ushort* source, Span<T> destination) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        int i = 0;
+        if (typeof(T) == typeof(float))
+        {
+            fixed (T* to = destination)
+            {
+                for (; i <= destination.Length - Vector256<float>.Count; i += Vector256<float>.Count)
+                {
+                    var (lower, upper) = Vector128.Widen(Vector128.Load(source + i));
+                    (Vector256.Create(lower, upper) << 16).AsSingle().Store((float*)to + i);
+                }
+            }
+        }
+
+        for (; i < destination.Length; i++)
+        {
+            destination[i] = T.CreateTruncating(FromBFloat16(source[i]));
+        }
+    }
+
     /// <summary>A bfloat16 is the upper half of a float.</summary>
     public static float FromBFloat16(ushort bits) => BitConverter.UInt32BitsToSingle((uint)bits << 16);
 

@@ -1,11 +1,12 @@
 using System.Numerics;
+using System.Numerics.Tensors;
 
 namespace IlgpuPeft.Kernels;
 
 /// <summary>Converts runs of a stored weight, of any format, to the element type that a product computes in.</summary>
 static unsafe class WeightReader
 {
-    const int Chunk = 64; // NF4 weights decoded at a time on the way to a type other than float
+    const int Chunk = 64; // elements converted at a time on the way to a type other than float
 
     /// <summary>Elements <paramref name="start"/> to <paramref name="start"/> + <paramref name="count"/> - 1 of the flattened matrix.</summary>
     public static void Read<T>(Weight weight, long start, int count, T* destination) where T : unmanaged, IBinaryFloatingPointIeee754<T>
@@ -25,10 +26,7 @@ static unsafe class WeightReader
             {
                 int now = Math.Min(Chunk, count - done);
                 Nf4Decoder.Decode(weight, start + done, now, single);
-                for (int i = 0; i < now; i++)
-                {
-                    destination[done + i] = T.CreateTruncating(single[i]);
-                }
+                TensorPrimitives.ConvertTruncating(new ReadOnlySpan<float>(single, now), new Span<T>(destination + done, now));
             }
         }
     }

@@ -2,7 +2,7 @@
 //
 // Maths      y[i] = table[ids[i]]
 // Grad       dTable[ids[i]] += dy[i]
-// Shapes     ids [N] i32 · table [V, D] f32, f64, bf16 or f16 → y [N, D]; dy [N, D] → dTable [V, D]
+// Shapes     ids [N] i32 · table [V, D] in any format of Weight → y [N, D]; dy [N, D] → dTable [V, D]
 // Layout     row-major
 // Floor      bytes N·D elements read and written (forward), 3·N·D (backward); bound by memory
 // Numerics   forward exact up to one rounding of the table's type; backward adds in the order of i for any number of threads
@@ -18,11 +18,11 @@ static unsafe class Embedding
         const string Operation = "EmbeddingForward";
         Expect.Element<T>(Operation, nameof(y), y);
         Expect.Length(Operation, nameof(y), y, ids.Length * table.Columns);
-        Expect.Length(Operation, nameof(table), table.Values, (long)table.Rows * table.Columns);
-        Expect.That(table.Scales is null, Operation, "the table is NF4, expected a dense type. Leave embeddings out of quantisation.");
+        long elements = (long)table.Rows * table.Columns;
+        Expect.Length(Operation, nameof(table), table.Values, table.Scales is null ? elements : (elements + 1) / 2);
         CheckIds(Operation, ids, table.Rows);
         Partition parts = Partition.Rows(ids.Length, table.Columns);
-        Workers.Run(parts.Count, new ForwardJob<T>(ids.Pointer<int>(), table.Values, table.Columns, y.Pointer<T>(), parts));
+        Workers.Run(parts.Count, new ForwardJob<T>(ids.Pointer<int>(), table, y.Pointer<T>(), parts));
     }
 
     public static void Backward<T>(Slice ids, Slice dy, Slice dTable) where T : unmanaged, IBinaryFloatingPointIeee754<T>
@@ -39,7 +39,7 @@ static unsafe class Embedding
         Expect.That(width > 0 && dy.Length % ids.Length == 0, Operation, $"dy has {dy.Length} elements, expected a multiple of the {ids.Length} tokens.");
         Expect.That(dTable.Length % width == 0, Operation, $"dTable has {dTable.Length} elements, expected rows of {width} as dy has.");
         CheckIds(Operation, ids, dTable.Length / width);
-        Rows.AddInOrder(dy.Pointer<T>(), ids.Pointer<int>(), ids.Length, width, dTable.Pointer<T>());
+        Rows.ScatterInOrder(dy.Pointer<T>(), ids.Pointer<int>(), ids.Length, width, dTable.Pointer<T>(), accumulate: true);
     }
 
     static void CheckIds(string operation, Slice ids, long vocabulary)
@@ -56,14 +56,14 @@ static unsafe class Embedding
         }
     }
 
-    readonly struct ForwardJob<T>(int* ids, Slice table, int width, T* y, Partition parts) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    readonly struct ForwardJob<T>(int* ids, Weight table, T* y, Partition parts) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         public void Run(int index)
         {
             var (start, end) = parts[index];
             for (long i = start; i < end; i++)
             {
-                Conversion.Read(table, (long)ids[i] * width, new Span<T>(y + i * width, width));
+                WeightReader.Read(table, (long)ids[i] * table.Columns, table.Columns, y + i * table.Columns);
             }
         }
     }

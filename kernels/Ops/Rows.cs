@@ -4,7 +4,8 @@
 // Shapes     gather x [M, width] · rows [n] i32 → y [n, width]; scatter x [n, width] · rows [n] i32 → y [M, width]
 // Layout     row-major
 // Floor      bytes 2·n·width elements (gather), 3·n·width (scatter); bound by memory
-// Numerics   gather exact; scatter adds in the order of i: columns, not rows, are shared out to threads, so a repeated row has one writer
+// Numerics   gather exact; scatter goes in the order of i, so that of repeated rows the last stays, or all add up in that order: threads share out
+//            columns, not rows, and every element has one writer
 
 using System.Numerics;
 
@@ -22,24 +23,14 @@ static unsafe class Rows
     public static void Scatter<T>(Slice x, Slice rows, int width, Slice y, bool accumulate) where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         Check<T>("ScatterRows", x, rows, width, y, y, x);
-        if (accumulate)
-        {
-            AddInOrder(x.Pointer<T>(), rows.Pointer<int>(), rows.Length, width, y.Pointer<T>());
-            return;
-        }
-
-        int* indices = rows.Pointer<int>();
-        for (long i = 0; i < rows.Length; i++)
-        {
-            new ReadOnlySpan<T>(x.Pointer<T>() + i * width, width).CopyTo(new Span<T>(y.Pointer<T>() + (long)indices[i] * width, width));
-        }
+        ScatterInOrder(x.Pointer<T>(), rows.Pointer<int>(), rows.Length, width, y.Pointer<T>(), accumulate);
     }
 
-    /// <summary>y[rows[i]] += x[i] for rows that are known to lie in y.</summary>
-    public static void AddInOrder<T>(T* x, int* rows, long count, int width, T* y) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    /// <summary>y[rows[i]] (+)= x[i] for rows that are known to lie in y.</summary>
+    public static void ScatterInOrder<T>(T* x, int* rows, long count, int width, T* y, bool accumulate) where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         Partition parts = Partition.Columns(width);
-        Workers.Run(parts.Count, new AddJob<T>(x, rows, count, width, y, parts));
+        Workers.Run(parts.Count, new ScatterJob<T>(x, rows, count, width, y, accumulate, parts));
     }
 
     /// <param name="operation">Whom to name.</param>
@@ -78,7 +69,8 @@ static unsafe class Rows
         }
     }
 
-    readonly struct AddJob<T>(T* x, int* rows, long count, int width, T* y, Partition columns) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    readonly struct ScatterJob<T>(T* x, int* rows, long count, int width, T* y, bool accumulate, Partition columns) : IJob
+        where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         public void Run(int index)
         {
@@ -89,12 +81,13 @@ static unsafe class Rows
                 long j = start;
                 for (; j <= end - Vector<T>.Count; j += Vector<T>.Count)
                 {
-                    (Vector.Load(to + j) + Vector.Load(from + j)).Store(to + j);
+                    Vector<T> value = Vector.Load(from + j);
+                    (accumulate ? Vector.Load(to + j) + value : value).Store(to + j);
                 }
 
                 for (; j < end; j++)
                 {
-                    to[j] += from[j];
+                    to[j] = accumulate ? to[j] + from[j] : from[j];
                 }
             }
         }

@@ -253,8 +253,8 @@ public class BitsAndBytesTests
             {
                 File.Delete(path);
             }
-        }, iter: 2000);
-        Assert.InRange(refused, 500, 2000);
+        }, iter: 1000);
+        Assert.InRange(refused, 250, 1000);
     }
 
     static Nf4Tensor Sample(int rows, int columns, bool doubleQuant, DType original) =>

@@ -102,10 +102,11 @@ public static class PeftFiles
         try
         {
             rank = config.RankOf(module);
+            _ = config.ScalingOf(module); // tries alpha_pattern too, so that whoever uses the adapter need not expect it to fail
         }
         catch (ArgumentException e)
         {
-            throw new CheckpointException(file.Path, a.Name, $"rank_pattern cannot be applied. {e.Message}", e);
+            throw new CheckpointException(file.Path, a.Name, $"rank_pattern or alpha_pattern cannot be applied. {e.Message}", e);
         }
 
         if (a.Shape is not [var rankA, > 0 and <= int.MaxValue] || b.Shape is not [> 0 and <= int.MaxValue, var rankB] || rankA != rank || rankB != rank)

@@ -13,8 +13,8 @@ public sealed unsafe class Safetensors : IDisposable
     // The limit of the format's own reader.
     const long MaxHeaderBytes = 100_000_000;
 
-    readonly MemoryMappedFile file;
-    readonly MemoryMappedViewAccessor view;
+    readonly MemoryMappedFile? file;
+    readonly MemoryMappedViewAccessor? view;
     readonly Dictionary<string, (TensorInfo Info, long Offset)> byName = [];
     byte* start;
 
@@ -27,11 +27,11 @@ public sealed unsafe class Safetensors : IDisposable
             throw Damaged($"has {length} bytes, expected at least the 8 of the header length");
         }
 
-        file = MemoryMappedFile.CreateFromFile(path, FileMode.Open, null, 0, MemoryMappedFileAccess.Read);
-        view = file.CreateViewAccessor(0, 0, MemoryMappedFileAccess.Read);
-        view.SafeMemoryMappedViewHandle.AcquirePointer(ref start);
         try
         {
+            file = MemoryMappedFile.CreateFromFile(path, FileMode.Open, null, 0, MemoryMappedFileAccess.Read);
+            view = file.CreateViewAccessor(0, 0, MemoryMappedFileAccess.Read);
+            view.SafeMemoryMappedViewHandle.AcquirePointer(ref start);
             ulong headerLength = BinaryPrimitives.ReadUInt64LittleEndian(new ReadOnlySpan<byte>(start, 8));
             if (headerLength > MaxHeaderBytes)
             {
@@ -135,10 +135,11 @@ public sealed unsafe class Safetensors : IDisposable
         if (start is not null)
         {
             start = null;
-            view.SafeMemoryMappedViewHandle.ReleasePointer();
-            view.Dispose();
-            file.Dispose();
+            view!.SafeMemoryMappedViewHandle.ReleasePointer();
         }
+
+        view?.Dispose();
+        file?.Dispose();
     }
 
     (TensorInfo Info, long Offset) Entry(string name) =>

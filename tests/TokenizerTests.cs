@@ -59,9 +59,9 @@ public sealed class TokenizerTests
     {
         Tokenizer tokenizer = Load(folder);
 
-        // U+2581 is what a SentencePiece vocabulary writes for a space, so that it cannot come back as itself.
-        AnyText.Where(text => !text.Contains('\u2581') || folder == "tok-gpt2")
-            .Sample(text => Assert.Equal(text, tokenizer.Decode(tokenizer.Encode(text), skipSpecialTokens: true)), iter: 1000);
+        // A special token in the text is left out again, and U+2581 is what a SentencePiece vocabulary writes for a space, so that it cannot come back as itself.
+        AnyText.Where(text => !Regex.IsMatch(text, @"<(s|/s|unk)>|<\|") && (!text.Contains('\u2581') || folder == "tok-gpt2"))
+            .Sample(text => Assert.Equal(text, tokenizer.Decode(tokenizer.Encode(text))), iter: 500);
     }
 
     [Fact]
@@ -69,7 +69,7 @@ public sealed class TokenizerTests
     {
         Tokenizer tokenizer = Load("tok-qwen2");
 
-        AnyText.Sample(text => Assert.Equal(Nfc.Normalize(text), tokenizer.Decode(tokenizer.Encode(text))), iter: 1000);
+        AnyText.Sample(text => Assert.Equal(Nfc.Normalize(text), tokenizer.Decode(tokenizer.Encode(text))), iter: 500);
     }
 
     [Theory]
@@ -87,7 +87,7 @@ public sealed class TokenizerTests
                 Assert.Equal(tokenizer.Decode([.. ids]), streamed);
                 Assert.Equal(Spelled(tokenizer, ids), streamed);
             },
-            iter: 2000);
+            iter: 1000);
     }
 
     [Theory]

@@ -4,88 +4,59 @@ using System.Text;
 
 namespace IlgpuPeft.Text;
 
+/// <summary>How a byte-pair model treats words.</summary>
+/// <param name="ByteLevel">Words are UTF-8 bytes spelled in <see cref="ByteAlphabet"/>; otherwise they are characters.</param>
+/// <param name="ByteFallback">A character that the vocabulary lacks becomes the tokens of its UTF-8 bytes, see <see cref="Bpe.ByteName"/>.</param>
+/// <param name="FuseUnknown">A run of characters that cannot be spelled becomes one unknown token.</param>
+/// <param name="IgnoreMerges">A word that is itself a token becomes that token, whether or not merges lead there.</param>
+/// <param name="UnknownId">The token for what cannot be spelled; without one it is dropped.</param>
+readonly record struct BpeOptions(bool ByteLevel, bool ByteFallback, bool FuseUnknown, bool IgnoreMerges, int? UnknownId);
+
 /// <summary>Byte-pair encoding (Sennrich et al. 2016): a word starts as its characters (or bytes), and the adjacent pair of lowest rank is merged until none is left;
 /// among equal pairs the leftmost goes first. One loop serves byte-level and SentencePiece-style vocabularies. Safe for concurrent use.</summary>
 sealed class Bpe
 {
-    /// <summary>One more than the largest id that a vocabulary may have: several times the largest known one, and small enough for a table.</summary>
-    public const int MaximumIds = 1 << 22;
-
     // Words of natural text repeat; those that are long or come after the cache is full are merged every time.
     const int CachedWordLength = 64;
     const int CachedWords = 1 << 14;
 
-    readonly Dictionary<string, int> vocabulary = [];
+    const int Gone = -1; // a symbol that has been merged into its left neighbour
+
+    readonly Dictionary<string, int> vocabulary;
     readonly Dictionary<string, int>.AlternateLookup<ReadOnlySpan<char>> bySpan;
-    readonly Dictionary<(int Left, int Right), (int Rank, int Id)> merges = [];
+    readonly Dictionary<(int Left, int Right), (int Rank, int Id)> merges;
+    readonly BpeOptions options;
     readonly int[] byteIds = new int[256]; // id of each byte, -1 where the vocabulary lacks it
-    readonly bool byteLevel, byteFallback, fuseUnknown, ignoreMerges;
 
     readonly ConcurrentDictionary<string, int[]> cache = [];
     readonly ConcurrentDictionary<string, int[]>.AlternateLookup<ReadOnlySpan<char>> cacheBySpan;
     int cached;
 
-    Bpe(JsonPart model, bool byteLevel)
+    /// <summary>Creates a model from a vocabulary (text to id), and for each pair of ids that merges its rank and the id that it becomes.</summary>
+    public Bpe(Dictionary<string, int> vocabulary, Dictionary<(int Left, int Right), (int Rank, int Id)> merges, BpeOptions options)
     {
-        this.byteLevel = byteLevel;
-        byteFallback = model.Flag("byte_fallback");
-        fuseUnknown = model.Flag("fuse_unk");
-        ignoreMerges = model.Flag("ignore_merges");
+        (this.vocabulary, this.merges, this.options) = (vocabulary, merges, options);
         bySpan = vocabulary.GetAlternateLookup<ReadOnlySpan<char>>();
         cacheBySpan = cache.GetAlternateLookup<ReadOnlySpan<char>>();
+        for (int value = 0; value < 256; value++)
+        {
+            string spelled = options.ByteLevel ? ByteAlphabet.Character((byte)value).ToString() : ByteName((byte)value);
+            byteIds[value] = vocabulary.GetValueOrDefault(spelled, -1);
+        }
     }
 
     /// <summary>Text to id.</summary>
     public IReadOnlyDictionary<string, int> Vocabulary => vocabulary;
 
-    /// <summary>The token for characters that the vocabulary cannot spell; without one they are dropped.</summary>
-    public int? UnknownId { get; private set; }
-
-    /// <summary>Reads the <c>model</c> of tokenizer.json. <paramref name="byteLevel"/>: words are UTF-8 bytes in <see cref="ByteAlphabet"/>.</summary>
-    public static Bpe Read(JsonPart model, bool byteLevel)
-    {
-        // Old files do not name the type; only BPE has merges.
-        if ((model.Optional("type") is JsonPart type ? type.Text() : model.Optional("merges") is null ? "without merges" : "BPE") is var name && name != "BPE")
-        {
-            throw model.Unsupported($"model type '{name}'", "BPE");
-        }
-
-        foreach (string affix in (string[])["continuing_subword_prefix", "end_of_word_suffix"])
-        {
-            if (model.Optional(affix) is JsonPart part && part.Text().Length > 0)
-            {
-                throw part.Unsupported($"'{part.Text()}'", "the empty string and null");
-            }
-        }
-
-        if (model.Optional("dropout") is JsonPart dropout && !(dropout.Element.ValueKind == System.Text.Json.JsonValueKind.Number && dropout.Element.GetDouble() == 0))
-        {
-            throw dropout.Unsupported("random dropout of merges", "0 and null");
-        }
-
-        var bpe = new Bpe(model, byteLevel);
-        bpe.ReadVocabulary(model["vocab"]);
-        bpe.ReadMerges(model["merges"]);
-        if (model.Optional("unk_token") is JsonPart unknown)
-        {
-            bpe.UnknownId = bpe.vocabulary.TryGetValue(unknown.Text(), out int id) ? id : throw unknown.Error($"'{unknown.Text()}' is not in the vocabulary");
-        }
-
-        for (int value = 0; value < 256; value++)
-        {
-            string spelled = byteLevel ? ByteAlphabet.Character((byte)value).ToString() : ByteName((byte)value);
-            bpe.byteIds[value] = bpe.vocabulary.GetValueOrDefault(spelled, -1);
-        }
-
-        return bpe;
-    }
+    /// <summary>See <see cref="BpeOptions.UnknownId"/>.</summary>
+    public int? UnknownId => options.UnknownId;
 
     /// <summary>The text of the token that stands for one byte in a vocabulary with byte fallback: <c>&lt;0x0A&gt;</c>.</summary>
     public static string ByteName(byte value) => $"<0x{value:X2}>";
 
     /// <summary>Whether no token has <paramref name="mark"/> after another character. Then nothing is ever merged across the place before a run of marks, and text
     /// may be cut there: same ids, but short words that the cache holds.</summary>
-    public bool CanCutBefore(char mark) => !ignoreMerges && vocabulary.ContainsKey(mark.ToString())
+    public bool CanCutBefore(char mark) => !options.IgnoreMerges && vocabulary.ContainsKey(mark.ToString())
         && vocabulary.Keys.All(token => token.AsSpan().TrimStart(mark).IndexOf(mark) < 0);
 
     /// <summary>Appends the ids of one word.</summary>
@@ -98,8 +69,8 @@ sealed class Bpe
             return;
         }
 
-        List<int> symbols = byteLevel ? Bytes(word) : Characters(word);
-        Span<int> merged = ignoreMerges && WholeWord(word) is int whole ? [whole] : CollectionsMarshal.AsSpan(symbols)[..Merge(CollectionsMarshal.AsSpan(symbols))];
+        List<int> symbols = options.ByteLevel ? Bytes(word) : Characters(word);
+        Span<int> merged = options.IgnoreMerges && WholeWord(word) is int whole ? [whole] : CollectionsMarshal.AsSpan(symbols)[..Merge(CollectionsMarshal.AsSpan(symbols))];
         ids.AddRange(merged);
         if (cacheable && Volatile.Read(ref cached) < CachedWords && cacheBySpan.TryAdd(word, merged.ToArray()))
         {
@@ -107,66 +78,20 @@ sealed class Bpe
         }
     }
 
-    void ReadVocabulary(JsonPart part)
-    {
-        var owners = new Dictionary<int, string>();
-        foreach ((string text, JsonPart value) in part.Properties())
-        {
-            int id = value.Integer(MaximumIds);
-            if (!vocabulary.TryAdd(text, id))
-            {
-                throw part.Error($"'{text}' occurs twice");
-            }
-
-            if (!owners.TryAdd(id, text))
-            {
-                throw part.Error($"'{owners[id]}' and '{text}' both have id {id}");
-            }
-        }
-    }
-
-    // A merge is "left right", or ["left", "right"] in files whose tokens may contain spaces. Its rank is its place in the list.
-    void ReadMerges(JsonPart part)
-    {
-        int rank = 0;
-        foreach (JsonPart merge in part.Items())
-        {
-            string[] pair = merge.Element.ValueKind == System.Text.Json.JsonValueKind.Array ? [.. merge.Items().Select(item => item.Text())] : merge.Text().Split(' ');
-            if (pair.Length != 2)
-            {
-                throw merge.Error($"expected two tokens, found {pair.Length} in {merge.Element.GetRawText()}");
-            }
-
-            merges[(Id(pair[0], merge), Id(pair[1], merge))] = (rank++, Id(pair[0] + pair[1], merge));
-        }
-    }
-
-    int Id(string token, JsonPart merge) => vocabulary.TryGetValue(token, out int id)
-        ? id
-        : throw merge.Error($"the merge {merge.Element.GetRawText()} needs the token '{token}', which model.vocab lacks");
-
     int? WholeWord(ReadOnlySpan<char> word)
     {
-        if (!byteLevel)
+        if (!options.ByteLevel)
         {
             return bySpan.TryGetValue(word, out int id) ? id : null;
         }
 
-        byte[] utf8 = new byte[Encoding.UTF8.GetByteCount(word)];
-        Encoding.UTF8.GetBytes(word, utf8);
-        return vocabulary.TryGetValue(string.Create(utf8.Length, utf8, (text, bytes) =>
-        {
-            for (int i = 0; i < bytes.Length; i++)
-            {
-                text[i] = ByteAlphabet.Character(bytes[i]);
-            }
-        }), out int spelled) ? spelled : null;
+        string spelled = string.Concat(Utf8(word).Select(ByteAlphabet.Character));
+        return vocabulary.TryGetValue(spelled, out int spelledId) ? spelledId : null;
     }
 
     List<int> Bytes(ReadOnlySpan<char> word)
     {
-        byte[] utf8 = new byte[Encoding.UTF8.GetByteCount(word)];
-        Encoding.UTF8.GetBytes(word, utf8);
+        byte[] utf8 = Utf8(word);
         var symbols = new List<int>(utf8.Length);
         foreach (byte value in utf8)
         {
@@ -174,6 +99,13 @@ sealed class Bpe
         }
 
         return symbols;
+    }
+
+    static byte[] Utf8(ReadOnlySpan<char> word)
+    {
+        byte[] utf8 = new byte[Encoding.UTF8.GetByteCount(word)];
+        Encoding.UTF8.GetBytes(word, utf8);
+        return utf8;
     }
 
     List<int> Characters(ReadOnlySpan<char> word)
@@ -190,7 +122,7 @@ sealed class Bpe
             else
             {
                 Span<byte> bytes = utf8[..rune.EncodeToUtf8(utf8)];
-                if (byteFallback && AllInVocabulary(bytes))
+                if (options.ByteFallback && AllInVocabulary(bytes))
                 {
                     foreach (byte value in bytes)
                     {
@@ -229,7 +161,7 @@ sealed class Bpe
         {
             symbols.Add(id);
         }
-        else if (UnknownId is int unknown && !(fuseUnknown && symbols.Count > 0 && symbols[^1] == unknown))
+        else if (UnknownId is int unknown && !(options.FuseUnknown && symbols.Count > 0 && symbols[^1] == unknown))
         {
             symbols.Add(unknown);
         }
@@ -252,7 +184,6 @@ sealed class Bpe
             }
         }
 
-        const int Gone = -1;
         while (queue.TryDequeue(out int left, out long priority))
         {
             int right = next[left];

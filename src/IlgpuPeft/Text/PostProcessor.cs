@@ -51,7 +51,7 @@ static class PostProcessor
 
     static int Known(JsonPart part, Func<int, string?> tokenText)
     {
-        int id = part.Integer(Bpe.MaximumIds);
+        int id = part.Integer(BpeReader.MaximumIds);
         return tokenText(id) is null ? throw part.Error($"no token has the id {id}") : id;
     }
 }

@@ -2,6 +2,25 @@ using System.Text.RegularExpressions;
 
 namespace IlgpuPeft.Text;
 
+/// <summary>What becomes of the matches of a pattern, named as in tokenizer.json.</summary>
+enum SplitBehavior
+{
+    /// <summary>Each match is a piece.</summary>
+    Isolated,
+
+    /// <summary>Matches are dropped.</summary>
+    Removed,
+
+    /// <summary>A match ends the piece before it.</summary>
+    MergedWithPrevious,
+
+    /// <summary>A match begins the piece after it.</summary>
+    MergedWithNext,
+
+    /// <summary>Matches that touch are one piece.</summary>
+    Contiguous,
+}
+
 /// <summary>The <c>pre_tokenizer</c> of tokenizer.json: cuts text into the words inside which pairs are merged.</summary>
 sealed class PreTokenizer
 {
@@ -31,7 +50,7 @@ sealed class PreTokenizer
     }
 
     /// <summary>Adds a cut before every <paramref name="mark"/> that does not follow another one.</summary>
-    public void CutBefore(char mark) => steps.Add(Split(TextPattern.Regex($"{Regex.Escape(mark.ToString())}+"), "MergedWithNext", false));
+    public void CutBefore(char mark) => steps.Add(Split(TextPattern.Regex($"{Regex.Escape(mark.ToString())}+"), SplitBehavior.MergedWithNext, false));
 
     /// <summary>Cuts text into non-empty words. <paramref name="atStart"/>: nothing precedes this text in the input.</summary>
     public List<ReadOnlyMemory<char>> Cut(string text, bool atStart)
@@ -76,7 +95,7 @@ sealed class PreTokenizer
 
                 if (part.Flag("use_regex", absent: true))
                 {
-                    steps.Add(Split(TextPattern.Regex(Gpt2Pattern), "Isolated", false));
+                    steps.Add(Split(TextPattern.Regex(Gpt2Pattern), SplitBehavior.Isolated, false));
                 }
 
                 break;
@@ -84,7 +103,7 @@ sealed class PreTokenizer
                 steps.Add(Split(TextPattern.Read(part["pattern"]), Behavior(part["behavior"]), part.Flag("invert")));
                 break;
             case "Digits":
-                steps.Add(Split(TextPattern.Regex(part.Flag("individual_digits") ? @"\p{N}" : @"\p{N}+"), "Isolated", false));
+                steps.Add(Split(TextPattern.Regex(part.Flag("individual_digits") ? @"\p{N}" : @"\p{N}+"), SplitBehavior.Isolated, false));
                 break;
             case "Metaspace":
                 AddMetaspace(part);
@@ -106,17 +125,17 @@ sealed class PreTokenizer
         });
         if (part.Flag("split", absent: true))
         {
-            steps.Add(Split(TextPattern.Regex(Regex.Escape(mark)), "MergedWithNext", false));
+            steps.Add(Split(TextPattern.Regex(Regex.Escape(mark)), SplitBehavior.MergedWithNext, false));
         }
     }
 
-    static string Behavior(JsonPart part) => part.Text() switch
+    static SplitBehavior Behavior(JsonPart part)
     {
-        "Isolated" or "Removed" or "MergedWithPrevious" or "MergedWithNext" or "Contiguous" => part.Text(),
-        string other => throw part.Unsupported($"behavior '{other}'", "Isolated, Removed, MergedWithPrevious, MergedWithNext, Contiguous"),
-    };
+        int index = Array.IndexOf(Enum.GetNames<SplitBehavior>(), part.Text());
+        return index >= 0 ? (SplitBehavior)index : throw part.Unsupported($"behavior '{part.Text()}'", string.Join(", ", Enum.GetNames<SplitBehavior>()));
+    }
 
-    static Step Split(TextPattern pattern, string behavior, bool invert) => (piece, _, pieces) =>
+    static Step Split(TextPattern pattern, SplitBehavior behavior, bool invert) => (piece, _, pieces) =>
     {
         int start = 0; // of the piece being grown
         int position = 0;
@@ -139,9 +158,9 @@ sealed class PreTokenizer
 
             bool joins = behavior switch
             {
-                "MergedWithPrevious" => delimiter && !previous,
-                "MergedWithNext" => previous && !delimiter,
-                "Contiguous" => previous == delimiter,
+                SplitBehavior.MergedWithPrevious => delimiter && !previous,
+                SplitBehavior.MergedWithNext => previous && !delimiter,
+                SplitBehavior.Contiguous => previous == delimiter,
                 _ => false,
             };
             if (!joins)
@@ -151,7 +170,7 @@ sealed class PreTokenizer
 
             position = end;
             previous = delimiter;
-            if (behavior == "Removed" && delimiter)
+            if (behavior == SplitBehavior.Removed && delimiter)
             {
                 start = end;
             }

@@ -28,9 +28,9 @@ public sealed class Tokenizer
     {
         normalizer = Normalizer.Read(root.Optional("normalizer"));
         preTokenizer = PreTokenizer.Read(root.Optional("pre_tokenizer"));
-        model = Bpe.Read(root["model"], preTokenizer.ByteLevel);
+        model = BpeReader.Read(root["model"], preTokenizer.ByteLevel);
         decoder = TokenDecoder.Read(root["decoder"]);
-        if (root.Optional("pre_tokenizer") is null && model.CanCutBefore(Metaspace.DefaultMark))
+        if (!preTokenizer.ByteLevel && model.CanCutBefore(Metaspace.DefaultMark))
         {
             preTokenizer.CutBefore(Metaspace.DefaultMark);
         }
@@ -107,6 +107,7 @@ public sealed class Tokenizer
     /// <summary>The ids of a text. Added tokens that occur in it (<c>&lt;|im_end|&gt;</c>) become their one id.</summary>
     /// <param name="text">Any text; a lone surrogate counts as U+FFFD.</param>
     /// <param name="addSpecialTokens">Whether the post-processor adds what it adds, see <see cref="AddBos"/> and <see cref="AddEos"/>.</param>
+    /// <exception cref="System.Text.RegularExpressions.RegexMatchTimeoutException">A pattern of the file takes forever on this text.</exception>
     public int[] Encode(string text, bool addSpecialTokens = true)
     {
         List<int> ids = addSpecialTokens ? [.. before] : [];

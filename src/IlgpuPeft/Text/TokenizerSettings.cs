@@ -46,7 +46,7 @@ sealed class TokenizerSettings
         var ids = new Dictionary<string, int>();
         foreach (JsonPart part in root.Optional("added_tokens")?.Items() ?? [])
         {
-            AddedToken token = AddedToken.Read(part, part["id"].Integer(Bpe.MaximumIds));
+            AddedToken token = AddedToken.Read(part, part["id"].Integer(BpeReader.MaximumIds));
             if (!ids.TryAdd(token.Text, token.Id))
             {
                 throw part.Error($"the added token '{token.Text}' occurs twice");
@@ -67,7 +67,7 @@ sealed class TokenizerSettings
         {
             foreach ((string key, JsonPart part) in table.Properties())
             {
-                int id = int.TryParse(key, out int value) && value >= 0 && value < Bpe.MaximumIds ? value : throw table.Error($"'{key}' is not a token id");
+                int id = int.TryParse(key, out int value) && value >= 0 && value < BpeReader.MaximumIds ? value : throw table.Error($"'{key}' is not a token id");
                 AddedToken token = AddedToken.Read(part, id);
                 if (!model.Vocabulary.ContainsKey(token.Text) && ids.TryAdd(token.Text, id) && (owners.ContainsKey(id) || !added.TryAdd(id, token)))
                 {

@@ -30,24 +30,6 @@ static unsafe class Conversion
         }
     }
 
-    static void ReadBFloat16<T>(ushort* bits, Span<T> destination) where T : unmanaged, IBinaryFloatingPointIeee754<T>
-    {
-        int i = 0;
-        if (typeof(T) == typeof(float))
-        {
-            for (; i <= destination.Length - Vector128<ushort>.Count; i += Vector128<ushort>.Count)
-            {
-                var (lower, upper) = Vector128.Widen(Vector128.Load(bits + i));
-                (Vector256.Create(lower, upper) << 16).As<uint, T>().CopyTo(destination[i..]);
-            }
-        }
-
-        for (; i < destination.Length; i++)
-        {
-            destination[i] = T.CreateTruncating(FromBFloat16(bits[i]));
-        }
-    }
-
     /// <summary>The inverse of <see cref="Read"/>.</summary>
     public static void Write<T>(ReadOnlySpan<T> source, Slice destination, long start) where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {

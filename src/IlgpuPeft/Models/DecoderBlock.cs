@@ -68,17 +68,16 @@ public sealed class DecoderBlock
         tape.Rope(q, rope, batch.Positions, Attention.Heads);
         tape.Rope(k, rope, batch.Positions, Attention.KeyValueHeads);
         var attended = Attend(tape, q, k, v, batch);                        // [N, H·C]
-        x = Output.Forward(tape, attended, residual: x);
+        var middle = Output.Forward(tape, attended, residual: x);           // [N, D]
 
-        var mlpNormed = tape.RmsNorm(x, MlpNorm, Epsilon);
+        var mlpNormed = tape.RmsNorm(middle, MlpNorm, Epsilon);
         var gate = Gate.Forward(tape, mlpNormed);                           // [N, F]
         var up = Up.Forward(tape, mlpNormed);
-        var middle = x;
         tape.Forget(mlpNormed, data => Renorm(tape, middle, MlpNorm, data));
         var product = tape.SwiGlu(gate, up);
-        x = Down.Forward(tape, product, residual: x);
+        var y = Down.Forward(tape, product, residual: middle);              // [N, D]
         tape.Forget(product, data => tape.Backend.SwiGluForward(gate.Data, up.Data, data));
-        return x;
+        return y;
     }
 
     void Renorm(Tape tape, Tensor x, Parameter weight, Slice y) => tape.Backend.RmsNormForward(x.Data, weight.Value, Epsilon, y, default);

@@ -5,6 +5,7 @@ using IlgpuPeft.Data;
 using IlgpuPeft.Kernels;
 using IlgpuPeft.Models;
 using IlgpuPeft.Optim;
+using IlgpuPeft.Tensors;
 
 namespace IlgpuPeft.Training;
 

@@ -1,0 +1,124 @@
+using System.Text.Json;
+using IlgpuPeft.Adapters;
+using IlgpuPeft.Checkpoints;
+using IlgpuPeft.Data;
+using IlgpuPeft.Kernels;
+using IlgpuPeft.Models;
+using IlgpuPeft.Optim;
+using IlgpuPeft.Tensors;
+using IlgpuPeft.Training;
+using Xunit;
+
+namespace IlgpuPeft.Tests;
+
+/// <summary>Losses, gradients and trained adapters against PyTorch's, computed in double precision.</summary>
+public class GoldenTrainingTests
+{
+    const double Tolerance = 1e-4;
+
+    [Theory]
+    [InlineData("lora", WeightStorage.AsStored, false)]
+    [InlineData("lora", WeightStorage.AsStored, true)]
+    [InlineData("qlora_nf4", WeightStorage.Nf4, false)]
+    [InlineData("qlora_nf4", WeightStorage.Nf4, true)]
+    public async Task Sft_ofTheGoldenCase_reproducesEveryStepAndTheAdapter(string name, WeightStorage storage, bool oracle)
+    {
+        string folder = TestAssets.Path($"golden/cases/{name}");
+        using Backend backend = oracle ? new HostBackend<double>() : new HostBackend<float>();
+        using var model = PretrainedModel.Load(Path.Combine(folder, "model"), backend, storage);
+        using var adapter = PretrainedAdapter.Load(model, Path.Combine(folder, "adapter"));
+        var steps = new Steps(adapter);
+        using var trainer = new SftTrainer(model, TrainedWeights.Of(adapter, "../model"), Rows(Path.Combine(folder, "train.jsonl")), new SftOptions
+        {
+            MaxSteps = 6,
+            GradientAccumulation = 2,
+            LearningRate = 2e-3,
+            Schedule = ScheduleKind.Constant,
+            Shuffle = false,
+            Optimizer = new AdamWOptions { WeightDecay = 0.01, MaxGradientNorm = 1 },
+        });
+
+        await trainer.RunAsync(steps, cancel: TestContext.Current.CancellationToken);
+
+        using var expected = JsonDocument.Parse(File.ReadAllText(Path.Combine(folder, "expected.json")));
+        AssertClose(Doubles(expected, "losses"), steps.Losses, "losses");
+        AssertClose(Doubles(expected, "grad_norms"), steps.Norms, "grad_norms");
+        using var tensors = Safetensors.Open(Path.Combine(folder, "expected.safetensors"));
+        foreach (var (module, update) in adapter.Updates)
+        {
+            foreach (var (key, parameter) in new[] { (".lora_A.weight", update.A), (".lora_B.weight", update.B) })
+            {
+                AssertClose(Read(tensors, "grad.base_model.model." + module + key), steps.FirstGradients[parameter.Name], "gradient of " + parameter.Name);
+                AssertClose(Read(tensors, "final.base_model.model." + module + key), backend.ReadDoubles(parameter.Value), "final " + parameter.Name);
+            }
+        }
+    }
+
+    [Fact]
+    public void Nf4_ofTheGoldenCase_packsTheSameBytes()
+    {
+        string folder = TestAssets.Path("golden/cases/qlora_nf4");
+        using var model = WeightFiles.Open(Path.Combine(folder, "model"));
+        using var expected = Safetensors.Open(Path.Combine(folder, "nf4.safetensors"));
+        int compared = 0;
+        foreach (var info in model.Tensors.Where(info => info.Name.EndsWith("_proj.weight", StringComparison.Ordinal)))
+        {
+            var values = new float[info.Count];
+            model.Read(info.Name, values);
+            var tensor = Nf4Tensor.Quantize(values, (int)info.Shape[0], (int)info.Shape[1], doubleQuant: false, DType.F32);
+            Assert.Equal(expected.Bytes($"nf4.{info.Name}.packed"), tensor.Packed);
+            Assert.Equal(Read(expected, $"nf4.{info.Name}.absmax"), tensor.AbsMax!.Select(x => (double)x));
+            compared++;
+        }
+
+        Assert.Equal(21, compared);
+    }
+
+    static List<Example> Rows(string path) =>
+        [.. File.ReadLines(path).Select((line, i) =>
+        {
+            using var row = JsonDocument.Parse(line);
+            return new Example(Ints(row, "input_ids"), Ints(row, "labels"), path, i + 1);
+        })];
+
+    static int[] Ints(JsonDocument row, string name) => [.. row.RootElement.GetProperty(name).EnumerateArray().Select(x => x.GetInt32())];
+
+    static double[] Doubles(JsonDocument document, string name) => [.. document.RootElement.GetProperty(name).EnumerateArray().Select(x => x.GetDouble())];
+
+    static double[] Read(Safetensors file, string name)
+    {
+        var values = new float[file.Find(name)!.Count];
+        file.Read(name, values);
+        return [.. values.Select(x => (double)x)];
+    }
+
+    static void AssertClose(double[] expected, IReadOnlyList<double> actual, string what)
+    {
+        Assert.Equal(expected.Length, actual.Count);
+        double error = Math.Sqrt(expected.Zip(actual, (e, a) => (e - a) * (e - a)).Sum()), size = Math.Sqrt(expected.Sum(e => e * e));
+        Assert.True(error <= Tolerance * size, $"{what}: relative error {error / size:e2}, expected at most {Tolerance:e0}");
+    }
+
+    /// <summary>Keeps what each step reported, and the gradients of the first, which are still in place when it is reported.</summary>
+    sealed class Steps(AdapterSet adapter) : IProgress<StepMetrics>
+    {
+        public List<double> Losses { get; } = [];
+
+        public List<double> Norms { get; } = [];
+
+        public Dictionary<string, double[]> FirstGradients { get; } = [];
+
+        public void Report(StepMetrics value)
+        {
+            Losses.Add(value.Loss);
+            Norms.Add(value.GradientNorm);
+            if (value.Step == 1)
+            {
+                foreach (var parameter in adapter.Parameters.Parameters.Values)
+                {
+                    FirstGradients[parameter.Name] = adapter.Model.Backend.ReadDoubles(parameter.Gradient);
+                }
+            }
+        }
+    }
+}

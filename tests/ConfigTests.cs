@@ -54,6 +54,10 @@ public sealed class ConfigTests : IDisposable
                 FieldInstruction = "question", FieldInput = "i", FieldOutput = "answer",
             },
             config.Datasets[1]);
+        Assert.Equal(
+            new DatasetSource { Path = Path.Combine(folder, "chat.json"), Type = DatasetType.ChatTemplate, FieldMessages = "conversations", MessageRole = "from", MessageContent = "value" },
+            config.Datasets[2]);
+        Assert.Equal("chatml", config.ChatTemplate);
         Assert.Equal(("</s>", "<s>"), (config.SpecialTokens.EosToken, config.SpecialTokens.BosToken));
         Assert.Equal((ExcessLength.Truncate, true, false, 2, 4, 3), (config.ExcessLengthStrategy, config.SamplePacking, config.EvalSamplePacking!.Value,
             config.MicroBatchSize, config.GradientAccumulationSteps, config.EvalBatchSize!.Value));
@@ -85,6 +89,11 @@ public sealed class ConfigTests : IDisposable
             field_instruction: question
             field_input: i
             field_output: answer
+          - path: chat.json
+            type: chat_template
+            field_messages: conversations
+            message_property_mappings: {role: from, content: value}
+        chat_template: chatml
         val_set_size: 0.05
         shuffle_merged_datasets: false
         train_on_inputs: yes
@@ -193,6 +202,7 @@ public sealed class ConfigTests : IDisposable
     [InlineData("special_tokens: none", "expected a group of keys")]
     [InlineData("output_dir: [a]", "expected the path of a file or folder, got a list")]
     [InlineData("output_dir: \"a\\0b\"", "expected the path of a file or folder")]
+    [InlineData("chat_template: gemma", "expected tokenizer_default, chatml, llama3, alpaca or plain, got \"gemma\"")]
     [InlineData("bnb_config_kwargs: {bnb_4bit_quant_type: fp4}", "expected nf4, got \"fp4\"")]
     [InlineData("lora_modules_to_save: [lm_head]", "Axolotl's `lora_modules_to_save` is not supported")]
     [InlineData("peft_use_dora: true", "Axolotl's `peft_use_dora` is not supported: use plain LoRA")]
@@ -233,7 +243,7 @@ public sealed class ConfigTests : IDisposable
     [Theory]
     [InlineData("datasets:\n  - type: alpaca", 2, "datasets.0.path", "required")]
     [InlineData("datasets:\n  - path: a.jsonl", 2, "datasets.0.type", "required")]
-    [InlineData("datasets:\n  - path: a.jsonl\n    type: sharegpt", 3, "datasets.0.type", "expected alpaca, completion, prompt_completion or tokenized, got \"sharegpt\"")]
+    [InlineData("datasets:\n  - path: a.jsonl\n    type: sharegpt", 3, "datasets.0.type", "expected alpaca, completion, prompt_completion, chat_template or tokenized, got \"sharegpt\"")]
     [InlineData("datasets:\n  - path: a.jsonl\n    type: alpaca\n    shards: 4", 4, "datasets.0.shards", "give the path of a local JSONL")]
     [InlineData("datasets:\n  - path: a.jsonl\n    type: alpaca\n    feild: x", 4, "datasets.0.feild", "Did you mean \"field\"?")]
     [InlineData("datasets:\n  - path: a.jsonl\n    type: alpaca\n    split: test", 4, "datasets.0.split", "expected train")]

@@ -163,6 +163,58 @@ public sealed class DataTests : IDisposable
         }
     }
 
+    [Theory]
+    [InlineData("chatml", "<|im_start|>assistant\n", "The meaning of life is 42.<|im_end|>I agree.<|im_end|>", false)]
+    [InlineData("alpaca", "### Response:\n", "The meaning of life is 42.\n\nI agree.", true)]
+    public void Conversation_trains_on_the_assistants_turns(string template, string opening, string trained, bool endsWithEos)
+    {
+        var tokenizer = Stories();
+        var source = new DatasetSource
+        {
+            Path = TestAssets.Path("assets/data-torchtune-tiny/chat_tiny.json"), Type = DatasetType.ChatTemplate, FieldMessages = "conversations", MessageRole = "from", MessageContent = "value",
+        };
+        var example = Load(source, new DatasetOptions { SequenceLength = 4096, ChatTemplate = ChatTemplate.Named(template) }, tokenizer).Examples[0];
+        int[] labels = [.. example.Labels.Where(label => label != Example.Untrained)];
+        Assert.Equal(trained, string.Concat(Runs(example).Select(run => tokenizer.Decode(run).TrimStart(' '))));
+        Assert.Equal(endsWithEos, labels[^1] == tokenizer.Eos!.Value.Id);
+        Assert.Equal(example.Labels[^1], example.InputIds[^1]);
+        Assert.Contains(opening, tokenizer.Decode([.. example.InputIds.Where((_, i) => example.Labels[i] == Example.Untrained)]), StringComparison.Ordinal);
+        Assert.Equal(tokenizer.Bos!.Value.Id, example.InputIds[0]);
+    }
+
+    static IEnumerable<int[]> Runs(Example example)
+    {
+        for (int start = 0; start < example.Length;)
+        {
+            bool trained = example.Labels[start] != Example.Untrained;
+            int end = start;
+            while (end < example.Length && example.Labels[end] != Example.Untrained == trained)
+            {
+                end++;
+            }
+
+            if (trained)
+            {
+                yield return example.InputIds[start..end];
+            }
+
+            start = end;
+        }
+    }
+
+    [Theory]
+    [InlineData("{\"messages\": []}", "a.jsonl:1: the conversation does not end with the assistant")]
+    [InlineData("{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", "a.jsonl:1: the conversation does not end with the assistant")]
+    [InlineData("{\"messages\": \"a\"}", "a.jsonl:1: field \"messages\" is text, expected a list of objects")]
+    [InlineData("{\"messages\": [{\"role\": \"tool\", \"content\": \"a\"}]}", "a.jsonl:1: a message has role \"tool\"")]
+    [InlineData("{\"messages\": [{\"role\": \"user\"}]}", "a.jsonl:1: there is no field \"content\"; the row has role")]
+    public void Conversation_that_is_wrong_is_named(string text, string message) => Assert.StartsWith(message,
+        Error("a.jsonl", text, DatasetType.ChatTemplate, new DatasetOptions { ChatTemplate = ChatTemplate.Named("chatml") }), StringComparison.Ordinal);
+
+    [Fact]
+    public void Conversation_without_a_template_says_which_there_are() =>
+        Assert.Contains("chatml", Assert.Throws<NotSupportedException>(() => Load(Source("a.jsonl", "{}", DatasetType.ChatTemplate), tokenizer: Stories())).Message, StringComparison.Ordinal);
+
     [Fact]
     public void Spelled_out_special_tokens_are_not_doubled()
     {

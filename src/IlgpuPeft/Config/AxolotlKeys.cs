@@ -12,6 +12,8 @@ static class AxolotlKeys
     const string SupervisedOnly = "only supervised fine-tuning is available";
     const string LocalFile = "give the path of a local JSONL, JSON or CSV file, one entry for each";
 
+    public static readonly IReadOnlyDictionary<string, string> None = new Dictionary<string, string>();
+
     public static readonly IReadOnlyDictionary<string, string> Ignored = new Dictionary<string, string>
     {
         ["model_type"] = FromConfigJson,
@@ -199,14 +201,15 @@ static class AxolotlKeys
         ["shards"] = LocalFile,
         ["shards_idx"] = LocalFile,
         ["preprocess_shards"] = LocalFile,
-        ["conversation"] = "use type: alpaca, completion, prompt_completion or tokenized",
-        ["chat_template"] = "use type: alpaca, completion, prompt_completion or tokenized",
-        ["chat_template_jinja"] = "use type: alpaca, completion, prompt_completion or tokenized",
-        ["field_messages"] = "use type: alpaca, completion, prompt_completion or tokenized",
-        ["field_tools"] = "use type: alpaca, completion, prompt_completion or tokenized",
+        ["conversation"] = "use type: chat_template",
+        ["chat_template"] = "set chat_template at the top, for all datasets",
+        ["chat_template_jinja"] = "set chat_template at the top, for all datasets",
+        ["field_tools"] = "conversations hold text only",
         ["field_system"] = "put the system text into the instruction",
-        ["message_*"] = "use type: alpaca, completion, prompt_completion or tokenized",
-        ["roles*"] = "use type: alpaca, completion, prompt_completion or tokenized",
+        ["message_field_*"] = "all of the assistant's turns are trained on",
+        ["message_*"] = "use message_property_mappings",
+        ["roles"] = "roles are system, user (human) and assistant (gpt)",
+        ["roles_to_train"] = "the assistant's turns are trained on",
         ["train_on_eos"] = "the end of a response is always trained on",
         ["train_on_eot"] = "the end of a response is always trained on",
         ["format"] = "write prompt and completion into the data, and use type: prompt_completion",
@@ -214,8 +217,8 @@ static class AxolotlKeys
         ["system_prompt"] = "write prompt and completion into the data, and use type: prompt_completion",
         ["system_format"] = "write prompt and completion into the data, and use type: prompt_completion",
         ["input_transform"] = "change the data file",
-        ["input_format"] = "use type: alpaca, completion, prompt_completion or tokenized",
-        ["split_thinking"] = "use type: alpaca, completion, prompt_completion or tokenized",
+        ["input_format"] = "use type: prompt_completion",
+        ["split_thinking"] = "a message is trained on whole",
         ["overlap_len"] = "pieces of long texts share one token",
     };
 

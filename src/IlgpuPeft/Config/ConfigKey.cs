@@ -115,7 +115,7 @@ static class Key<T>
 
             Wrong(value, key, expected, help, findings);
             return owner;
-        }, owner => table.Write(get(owner)));
+        }, owner => table.Write(get(owner)) is { Count: > 0 } pairs ? pairs : null);
     }
 
     public static ConfigKey<T> Sections<S>(string name, string help, KeyTable<S> table, Func<T, IReadOnlyList<S>> get, Func<T, IReadOnlyList<S>, T> set) where S : new()

@@ -57,7 +57,7 @@ public sealed record RunConfig
     /// <summary>Train on prompts as well as responses. Default false.</summary>
     public bool TrainOnInputs { get; init; }
 
-    /// <summary>Name of a chat template. Default null: the tokenizer's.</summary>
+    /// <summary>Name of a built-in chat template, or <c>tokenizer_default</c>. Default null: likewise the tokenizer's.</summary>
     public string? ChatTemplate { get; init; }
 
     /// <summary>Texts of special tokens that replace the tokenizer's.</summary>

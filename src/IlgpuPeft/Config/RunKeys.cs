@@ -15,11 +15,18 @@ static class RunKeys
     public static readonly string[] AdamNames =
         ["adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw", "paged_adamw_8bit", "paged_adamw_32bit"];
 
+    static readonly KeyTable<DatasetSource> Message = new(
+    [
+        D.Text("role", "It names who speaks.", c => c.MessageRole, (c, v) => c with { MessageRole = v }),
+        D.Text("content", "It names what is said.", c => c.MessageContent, (c, v) => c with { MessageContent = v }),
+    ], AxolotlKeys.None, AxolotlKeys.None);
+
     static readonly KeyTable<DatasetSource> Dataset = new(
     [
         D.Path("path", "It is the data file.", c => c.Path, (c, v) => c with { Path = v }),
         D.Choice("type", "It says how rows become prompts and responses.",
-            [("alpaca", DatasetType.Alpaca), ("completion", DatasetType.Completion), ("prompt_completion", DatasetType.PromptCompletion), ("tokenized", DatasetType.Tokenized)],
+            [("alpaca", DatasetType.Alpaca), ("completion", DatasetType.Completion), ("prompt_completion", DatasetType.PromptCompletion),
+                ("chat_template", DatasetType.ChatTemplate), ("tokenized", DatasetType.Tokenized)],
             c => c.Type, (c, v) => c with { Type = v }),
         D.Choice("ds_type", "It is the file format.", [("json", DataFileType.Json), ("csv", DataFileType.Csv)], c => c.FileType, (c, v) => c with { FileType = v }),
         D.Choice("split", "A local file is one split; put other splits into files of their own.", ["train"], _ => null, (c, _) => c),
@@ -27,6 +34,8 @@ static class RunKeys
         D.Text("field_instruction", "It names the field of the instruction or prompt.", c => c.FieldInstruction, (c, v) => c with { FieldInstruction = v }),
         D.Text("field_input", "It names the field of alpaca's input.", c => c.FieldInput, (c, v) => c with { FieldInput = v }),
         D.Text("field_output", "It names the field of the response.", c => c.FieldOutput, (c, v) => c with { FieldOutput = v }),
+        D.Text("field_messages", "It names the list of messages.", c => c.FieldMessages, (c, v) => c with { FieldMessages = v }),
+        D.Section("message_property_mappings", "It names the properties of a message.", Message, c => c, (_, v) => v),
     ], AxolotlKeys.DatasetIgnored, AxolotlKeys.DatasetUnsupported);
 
     static readonly KeyTable<QuantizationConfig> Quantization = new(
@@ -61,7 +70,8 @@ static class RunKeys
         K.Number("val_set_size", "It is a fraction below 1, or a count of examples.", 0, int.MaxValue, c => c.ValSetSize, (c, v) => c with { ValSetSize = v }),
         K.Flag("shuffle_merged_datasets", "It draws a new order for each epoch.", c => c.ShuffleMergedDatasets, (c, v) => c with { ShuffleMergedDatasets = v }),
         K.Flag("train_on_inputs", "It trains on prompts too.", c => c.TrainOnInputs, (c, v) => c with { TrainOnInputs = v }),
-        K.Text("chat_template", "It names a chat template.", c => c.ChatTemplate, (c, v) => c with { ChatTemplate = v }),
+        K.Choice("chat_template", "It writes conversations as text.", ["tokenizer_default", "chatml", "llama3", "alpaca", "plain"],
+            c => c.ChatTemplate, (c, v) => c with { ChatTemplate = v }),
         K.Section("special_tokens", "It replaces the tokenizer's special tokens.", SpecialTokens, c => c.SpecialTokens, (c, v) => c with { SpecialTokens = v }),
 
         K.Integer("sequence_len", "It is the most tokens of an example.", 2, c => c.SequenceLen, (c, v) => c with { SequenceLen = v }),

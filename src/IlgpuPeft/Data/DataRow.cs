@@ -75,6 +75,20 @@ public sealed class DataRow(string file, int line, JsonElement fields)
         return numbers;
     }
 
+    /// <summary>The objects of a list that must be there, each as a row at the same place.</summary>
+    /// <exception cref="InvalidDataException">The field is absent, or not a list of objects.</exception>
+    public IReadOnlyList<DataRow> Rows(string name)
+    {
+        if (!Find(name, out var list))
+        {
+            throw Missing(name);
+        }
+
+        return list.ValueKind == JsonValueKind.Array && list.EnumerateArray().All(item => item.ValueKind == JsonValueKind.Object)
+            ? [.. list.EnumerateArray().Select(item => new DataRow(file, line, item))]
+            : throw Problem($"field \"{name}\" is {Describe(list)}, expected a list of objects such as [{{\"role\": \"user\", \"content\": \"...\"}}].");
+    }
+
     /// <summary>An error in this row: <c>file:line: what is wrong.</c></summary>
     public InvalidDataException Problem(string message) => new($"{file}:{line}: {message}");
 

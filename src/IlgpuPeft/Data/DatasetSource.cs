@@ -1,3 +1,5 @@
+using IlgpuPeft.Text;
+
 namespace IlgpuPeft.Data;
 
 /// <summary>How the fields of a row become a prompt and a response.</summary>
@@ -11,6 +13,9 @@ public enum DatasetType
 
     /// <summary>prompt and completion, joined as they are; the completion is trained on.</summary>
     PromptCompletion,
+
+    /// <summary>A list of messages with role and content, written by a chat template; the assistant's turns are trained on.</summary>
+    ChatTemplate,
 
     /// <summary>input_ids, with optional labels and attention_mask.</summary>
     Tokenized,
@@ -62,6 +67,15 @@ public sealed record DatasetSource
 
     /// <summary>Field of the response; null is <c>output</c> for alpaca, <c>completion</c> for prompt_completion.</summary>
     public string? FieldOutput { get; init; }
+
+    /// <summary>Field of a conversation's list of messages; null is <c>messages</c>.</summary>
+    public string? FieldMessages { get; init; }
+
+    /// <summary>Property of a message that names who speaks; null is <c>role</c>.</summary>
+    public string? MessageRole { get; init; }
+
+    /// <summary>Property of a message that holds what is said; null is <c>content</c>.</summary>
+    public string? MessageContent { get; init; }
 }
 
 /// <summary>How rows become examples, for all sources of a run.</summary>
@@ -81,4 +95,7 @@ public sealed record DatasetOptions
 
     /// <summary>The token that ends a response; null takes the tokenizer's.</summary>
     public int? EosId { get; init; }
+
+    /// <summary>How conversations are written; null takes the tokenizer's own template.</summary>
+    public ChatTemplate? ChatTemplate { get; init; }
 }

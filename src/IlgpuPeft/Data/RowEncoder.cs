@@ -11,9 +11,11 @@ sealed class RowEncoder
     readonly DatasetSource source;
     readonly DatasetOptions options;
     readonly Tokenizer? tokenizer;
+    readonly ChatTemplate? template;
     readonly int eos;
     readonly int appended; // end-of-sequence tokens that the tokenizer adds to every text by itself
 
+    /// <exception cref="NotSupportedException">The source holds conversations, no template is named, and the tokenizer's own is not built in.</exception>
     /// <exception cref="ArgumentException">The source holds text, and there is no tokenizer or no end-of-sequence token.</exception>
     public RowEncoder(DatasetSource source, DatasetOptions options, Tokenizer? tokenizer)
     {
@@ -31,6 +33,10 @@ sealed class RowEncoder
         eos = options.EosId ?? tokenizer.Eos?.Id ?? throw new ArgumentException(
             $"{source.Path}: the tokenizer names no end-of-sequence token, so the model would never learn to stop. Set special_tokens.eos_token.", nameof(tokenizer));
         appended = tokenizer.AddEos ? 1 : 0;
+        if (source.Type == DatasetType.ChatTemplate)
+        {
+            template = options.ChatTemplate ?? ChatTemplate.Detect(tokenizer.ChatTemplateSource);
+        }
     }
 
     /// <summary>The tokens and labels of a row, however long.</summary>
@@ -42,6 +48,7 @@ sealed class RowEncoder
             row.Text(source.FieldOutput ?? "output")),
         DatasetType.PromptCompletion => Join(row, row.Text(source.FieldInstruction ?? "prompt"), row.Text(source.FieldOutput ?? "completion")),
         DatasetType.Completion => Checked(row, Ended(Beginning(row.Text(source.Field ?? "text"))), untrained: 0),
+        DatasetType.ChatTemplate => Conversation(row),
         _ => Tokenized(row),
     };
 
@@ -50,6 +57,26 @@ sealed class RowEncoder
         int[] before = Beginning(prompt);
         int[] after = Ended(tokenizer!.Encode(response, addSpecialTokens: false));
         return Checked(row, [.. before, .. after], untrained: options.TrainOnInputs ? 0 : before.Length);
+    }
+
+    Example Conversation(DataRow row)
+    {
+        List<int> ids = [], labels = [];
+        foreach (var (text, trained) in ChatTurns.Of(row, source, template!))
+        {
+            int[] part = ids.Count == 0 ? Beginning(text) : tokenizer!.Encode(text, addSpecialTokens: false);
+            ids.AddRange(part);
+            labels.AddRange(trained || options.TrainOnInputs ? part : part.Select(_ => Example.Untrained));
+        }
+
+        if (template!.EndOfTurn is null) // the template itself has no way to end the last answer
+        {
+            ids.Add(eos);
+            labels.Add(eos);
+        }
+
+        CheckVocabulary(row, "the tokenizer gives", ids);
+        return new Example([.. ids], [.. labels], row.File, row.Line);
     }
 
     // A text may spell out the beginning-of-sequence token that the tokenizer then doubles.

@@ -1,0 +1,156 @@
+namespace IlgpuPeft.Config;
+
+/// <summary>What no key can tell by itself: required keys, keys that contradict each other, and defaults that follow from other keys.</summary>
+static class ConfigRules
+{
+    /// <summary>Adds problems and notes to <paramref name="findings"/>, and returns the configuration that will run.</summary>
+    public static RunConfig Apply(RunConfig config, string file, ConfigFindings findings)
+    {
+        Require("base_model", "Name the folder of the model.");
+        Require("datasets", "Name at least one data file.");
+        Require("learning_rate", "LoRA usually takes 1e-4 to 2e-4.");
+        RequireInDatasets("datasets", config.Datasets.Count);
+        RequireInDatasets("test_datasets", config.TestDatasets.Count);
+
+        config = Quantization(config, findings);
+        Adapter(config, findings);
+        Data(config, findings);
+        Schedule(config, findings);
+        return Optimizer(config, findings);
+
+        void Require(string key, string advice)
+        {
+            if (!findings.Given.ContainsKey(key))
+            {
+                findings.Problems.Add(new ConfigProblem(file, 0, key, $"the key is required and absent. {advice}"));
+            }
+        }
+
+        void RequireInDatasets(string list, int count)
+        {
+            for (int i = 0; i < count; i++)
+            {
+                foreach (string key in new[] { $"{list}.{i}.path", $"{list}.{i}.type" })
+                {
+                    if (!findings.Given.ContainsKey(key))
+                    {
+                        findings.Problem(findings.Given[list] is YamlList items ? items.Items[i] : findings.Given[list], key, "the key is required and absent. Every dataset has a path and a type.");
+                    }
+                }
+            }
+        }
+    }
+
+    static RunConfig Quantization(RunConfig config, ConfigFindings findings)
+    {
+        bool given = findings.Given.TryGetValue("load_in_4bit", out var at);
+        if (config.Adapter == "qlora" && !given)
+        {
+            return config with { LoadIn4Bit = true };
+        }
+
+        if (given && config.Adapter == "qlora" && !config.LoadIn4Bit)
+        {
+            findings.Problem(at!, "load_in_4bit", "false contradicts adapter: qlora, which trains over 4-bit weights. Remove it, or set adapter: lora.");
+        }
+        else if (given && config.LoadIn4Bit && config.Adapter != "qlora")
+        {
+            findings.Problem(at!, "load_in_4bit", config.Adapter is null
+                ? "4-bit weights are frozen, and a blank adapter trains every weight. Set adapter: qlora."
+                : "true contradicts adapter: lora, which keeps weights as they are. Set adapter: qlora.");
+        }
+
+        return config;
+    }
+
+    static void Adapter(RunConfig config, ConfigFindings findings)
+    {
+        string[] loraKeys = ["lora_r", "lora_alpha", "lora_dropout", "lora_target_linear", "lora_target_modules", "lora_model_dir", "peft_use_rslora"];
+        if (config.Adapter is null)
+        {
+            findings.Notes.AddRange(loraKeys.Where(findings.Given.ContainsKey).Select(key => $"{key} is ignored: adapter is blank, so every weight is trained."));
+            return;
+        }
+
+        if (config.LoraTargetLinear && config.LoraTargetModules.Count > 0)
+        {
+            findings.Notes.Add("lora_target_modules adds nothing: lora_target_linear adapts every linear layer.");
+        }
+
+        if (!config.LoraTargetLinear && config.LoraTargetModules.Count == 0 && config.LoraModelDir is null && findings.Given.TryGetValue("adapter", out var at)
+            && !findings.Given.ContainsKey("lora_target_modules"))
+        {
+            findings.Problem(at, "adapter", $"{config.Adapter} needs layers to adapt. Set lora_target_linear: true, or list them in lora_target_modules.");
+        }
+    }
+
+    static void Data(RunConfig config, ConfigFindings findings)
+    {
+        if (config.ValSetSize >= 1 && config.ValSetSize != Math.Floor(config.ValSetSize))
+        {
+            findings.Problem(findings.Given["val_set_size"], "val_set_size", $"expected a fraction below 1 or a whole number, got {config.ValSetSize}. Write 0.05 for 5 %.");
+        }
+
+        if (config.ValSetSize > 0)
+        {
+            Exclude("test_datasets", "val_set_size", "both say what to validate on", findings);
+        }
+
+        if (config.ValSetSize > 0 || config.TestDatasets.Count > 0)
+        {
+            return;
+        }
+
+        foreach (string key in new[] { "eval_steps", "early_stopping_patience" })
+        {
+            if (findings.Given.TryGetValue(key, out var at))
+            {
+                findings.Problem(at, key, "there is nothing to validate on. Set val_set_size, or name files in test_datasets.");
+            }
+        }
+
+        if (config.EvalsPerEpoch > 0)
+        {
+            findings.Notes.Add("evals_per_epoch is ignored: there is nothing to validate on, since val_set_size is 0.");
+        }
+    }
+
+    static void Schedule(RunConfig config, ConfigFindings findings)
+    {
+        Exclude("warmup_steps", "warmup_ratio", "both say how long warm-up takes", findings);
+        Exclude("save_steps", "saves_per_epoch", "both say when to save", findings);
+        Exclude("eval_steps", "evals_per_epoch", "both say when to validate", findings);
+        if (config.CosineMinLrRatio is not null && config.LrScheduler != "cosine")
+        {
+            findings.Notes.Add($"cosine_min_lr_ratio is ignored: lr_scheduler is {config.LrScheduler}.");
+        }
+
+        if (config.LrScheduler == "constant" && (config.WarmupSteps ?? config.WarmupRatio) > 0)
+        {
+            findings.Notes.Add("warm-up is ignored: lr_scheduler is constant; constant_with_warmup has one.");
+        }
+
+        if (findings.Given.ContainsKey("loss_watchdog_patience") && config.LossWatchdogThreshold is null)
+        {
+            findings.Notes.Add("loss_watchdog_patience is ignored: there is no loss_watchdog_threshold.");
+        }
+    }
+
+    static RunConfig Optimizer(RunConfig config, ConfigFindings findings)
+    {
+        if (config.Optimizer is not ("adamw_torch" or "adamw_torch_fused" or "adamw_hf"))
+        {
+            findings.Notes.Add($"optimizer: {config.Optimizer} runs as adamw_torch: the optimizer's state is 32-bit and stays on the device.");
+        }
+
+        return config with { Optimizer = "adamw_torch" };
+    }
+
+    static void Exclude(string key, string other, string reason, ConfigFindings findings)
+    {
+        if (findings.Given.TryGetValue(key, out var at) && findings.Given.ContainsKey(other))
+        {
+            findings.Problem(at, key, $"contradicts {other}: {reason}. Remove one.");
+        }
+    }
+}

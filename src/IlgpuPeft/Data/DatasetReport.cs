@@ -1,0 +1,22 @@
+namespace IlgpuPeft.Data;
+
+/// <summary>What became of the rows of one source. Every row that is not trained on whole is counted here.</summary>
+/// <param name="Path">The data file.</param>
+/// <param name="Rows">Rows read.</param>
+/// <param name="Examples">Examples they gave: more than rows where long texts were cut into pieces.</param>
+/// <param name="TooLong">Rows left out because they are longer than the sequence length.</param>
+/// <param name="Truncated">Rows that lost their end to the sequence length.</param>
+/// <param name="Untrained">Rows left out because no token is trained on.</param>
+/// <param name="Tokens">Tokens of the examples.</param>
+/// <param name="TrainedTokens">Tokens that the loss covers.</param>
+public sealed record DatasetReport(string Path, int Rows, int Examples, int TooLong, int Truncated, int Untrained, long Tokens, long TrainedTokens)
+{
+    /// <summary>One line for people; losses are mentioned only where there are some.</summary>
+    public override string ToString() =>
+        $"{Path}: {Rows} rows -> {Examples} examples, {Tokens} tokens, {TrainedTokens} trained on" +
+        Count(TooLong, "dropped: longer than sequence_len") +
+        Count(Truncated, "truncated to sequence_len") +
+        Count(Untrained, "dropped: no trained token");
+
+    static string Count(int rows, string what) => rows == 0 ? "" : $"; {rows} {what}";
+}

@@ -1,0 +1,101 @@
+using IlgpuPeft.Text;
+
+namespace IlgpuPeft.Data;
+
+/// <summary>How the fields of a row become a prompt and a response.</summary>
+public enum DatasetType
+{
+    /// <summary>instruction, input (may be empty) and output in the Alpaca prompt; the output is trained on.</summary>
+    Alpaca,
+
+    /// <summary>Running text in one field; all of it is trained on, and long texts are cut into pieces of the sequence length.</summary>
+    Completion,
+
+    /// <summary>prompt and completion, joined as they are; the completion is trained on.</summary>
+    PromptCompletion,
+
+    /// <summary>A list of messages with role and content, written by a chat template; the assistant's turns are trained on.</summary>
+    ChatTemplate,
+
+    /// <summary>input_ids, with optional labels and attention_mask.</summary>
+    Tokenized,
+}
+
+/// <summary>The format of a data file.</summary>
+public enum DataFileType
+{
+    /// <summary>An array of objects, or one object a line (JSONL); the first character tells which.</summary>
+    Json,
+
+    /// <summary>Comma-separated values (RFC 4180) with a header row.</summary>
+    Csv,
+}
+
+/// <summary>What happens to a row longer than the sequence length.</summary>
+public enum ExcessLength
+{
+    /// <summary>The row is left out, and counted in the report.</summary>
+    Drop,
+
+    /// <summary>The row loses its end, and is counted in the report.</summary>
+    Truncate,
+
+    /// <summary>The row is an error.</summary>
+    Raise,
+}
+
+/// <summary>One entry of <c>datasets</c>: a file and how to read its rows.</summary>
+public sealed record DatasetSource
+{
+    /// <summary>The data file.</summary>
+    public string Path { get; init; } = "";
+
+    /// <summary>How rows become prompts and responses.</summary>
+    public DatasetType Type { get; init; }
+
+    /// <summary>File format; null takes it from the file's extension.</summary>
+    public DataFileType? FileType { get; init; }
+
+    /// <summary>Field that holds the text of <see cref="DatasetType.Completion"/>; null is <c>text</c>.</summary>
+    public string? Field { get; init; }
+
+    /// <summary>Field of the instruction or prompt; null is <c>instruction</c> for alpaca, <c>prompt</c> for prompt_completion.</summary>
+    public string? FieldInstruction { get; init; }
+
+    /// <summary>Field of alpaca's optional input; null is <c>input</c>.</summary>
+    public string? FieldInput { get; init; }
+
+    /// <summary>Field of the response; null is <c>output</c> for alpaca, <c>completion</c> for prompt_completion.</summary>
+    public string? FieldOutput { get; init; }
+
+    /// <summary>Field of a conversation's list of messages; null is <c>messages</c>.</summary>
+    public string? FieldMessages { get; init; }
+
+    /// <summary>Property of a message that names who speaks; null is <c>role</c>.</summary>
+    public string? MessageRole { get; init; }
+
+    /// <summary>Property of a message that holds what is said; null is <c>content</c>.</summary>
+    public string? MessageContent { get; init; }
+}
+
+/// <summary>How rows become examples, for all sources of a run.</summary>
+public sealed record DatasetOptions
+{
+    /// <summary>The most tokens an example may have.</summary>
+    public int SequenceLength { get; init; } = 512;
+
+    /// <summary>What happens to longer rows. Completion text is cut into pieces instead.</summary>
+    public ExcessLength ExcessLength { get; init; }
+
+    /// <summary>Whether prompts are trained on too.</summary>
+    public bool TrainOnInputs { get; init; }
+
+    /// <summary>Rows of the model's embedding: a token id at or past it is an error. Null checks nothing.</summary>
+    public int? VocabularySize { get; init; }
+
+    /// <summary>The token that ends a response; null takes the tokenizer's.</summary>
+    public int? EosId { get; init; }
+
+    /// <summary>How conversations are written; null takes the tokenizer's own template.</summary>
+    public ChatTemplate? ChatTemplate { get; init; }
+}

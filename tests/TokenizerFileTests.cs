@@ -99,8 +99,9 @@ public sealed class TokenizerFileTests : IDisposable
     [Fact]
     public void Added_token_that_is_normalized_is_found_in_normalised_text()
     {
-        string json = Minimal("""{"vocab":{"a":0},"merges":[]}""", """[{"id":20,"content":"\u00E9","normalized":true},{"id":21,"content":"\u00E8","normalized":false}]""", """{"type":"NFC"}""");
+        string json = Minimal("""{"vocab":{"a":0},"merges":[]}""", """[{"id":20,"content":"e\u0301","normalized":true},{"id":21,"content":"\u00E8","normalized":false}]""", """{"type":"NFC"}""");
         Assert.Equal("20 0", Ids(json, "e\u0301a"));
+        Assert.Equal("20 0", Ids(json, "\u00E9a"));
         Assert.Equal("0", Ids(json, "e\u0300a"));
         Assert.Equal("21 0", Ids(json, "\u00E8a"));
     }
@@ -239,7 +240,7 @@ public sealed class TokenizerFileTests : IDisposable
                     Assert.Contains("tokenizer.json: ", e.Message, StringComparison.Ordinal);
                 }
             },
-            iter: 800, threads: 1);
+            iter: 300, threads: 1);
     }
 
     static string Minimal(string model, string addedTokens = "[]", string normalizer = "null") =>

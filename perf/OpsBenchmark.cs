@@ -36,11 +36,12 @@ static class OpsBenchmark
             ("AdamW (5M)", 7 * p.Bytes, () => device.AdamW(p, g, m, v, step, norm)),
             ("Copy (5M)", 2 * p.Bytes, () => device.Copy(p, g)),
         ];
-        double[] seconds = Timing.Interleaved(9, 0.01, [.. operations.Select(operation => operation.Run)]);
-        Console.WriteLine($"{Tokens} tokens, width {Model}, hidden {Hidden}, {Heads} heads of {HeadWidth}; {Environment.ProcessorCount} processors; medians");
-        foreach (var (operation, time) in operations.Zip(seconds))
+        Sample[] samples = Timing.Interleaved(9, 0.01, [.. operations.Select(operation => operation.Run)]);
+        Console.WriteLine($"{Tokens} tokens, width {Model}, hidden {Hidden}, {Heads} heads of {HeadWidth}; {Environment.ProcessorCount} processors");
+        Console.WriteLine($"{"",-26} {"median",12} {"best",12} {"best",12}");
+        foreach (var (operation, time) in operations.Zip(samples))
         {
-            Console.WriteLine($"{operation.Name,-26} {time * 1e6,9:0.0} µs {operation.Bytes / time / 1e9,7:0.0} GB/s");
+            Console.WriteLine($"{operation.Name,-26} {time.Median * 1e6,9:0.0} µs {time.Best * 1e6,9:0.0} µs {operation.Bytes / time.Best / 1e9,7:0.0} GB/s");
         }
     }
 }

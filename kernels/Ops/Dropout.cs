@@ -9,6 +9,7 @@
 // Source     Srivastava et al. 2014, JMLR 15
 
 using System.Numerics;
+using System.Numerics.Tensors;
 using System.Runtime.Intrinsics;
 using System.Runtime.Intrinsics.X86;
 
@@ -37,22 +38,22 @@ static unsafe class Dropout
             var (start, end) = parts[index];
             Vector<T> scale = new(T.One / T.CreateTruncating(1 - p));
             uint* drawn = stackalloc uint[Tile];
-            T* mask = stackalloc T[Tile];
+            Span<T> kept = stackalloc T[Tile];
             for (long first = start; first < end; first += Tile)
             {
                 int length = (int)Math.Min(Tile, end - first), i = 0;
                 Draw(key, (ulong)first, drawn);
-                Mask(drawn, p, mask);
+                TensorPrimitives.ConvertTruncating(Mask(drawn, p), kept);
                 T* from = x + first, to = y + first;
                 for (; i <= length - Vector<T>.Count; i += Vector<T>.Count)
                 {
-                    Vector<T> value = Vector.Load(from + i) * scale * Vector.Load(mask + i);
+                    Vector<T> value = Vector.Load(from + i) * scale * new Vector<T>(kept[i..]);
                     (accumulate ? Vector.Load(to + i) + value : value).Store(to + i);
                 }
 
                 for (; i < length; i++)
                 {
-                    T value = from[i] * scale[0] * mask[i];
+                    T value = from[i] * scale[0] * kept[i];
                     to[i] = accumulate ? to[i] + value : value;
                 }
             }
@@ -79,11 +80,10 @@ static unsafe class Dropout
 
             Vector256<ulong> xy = (x & low) | (y << 32), zw = (z & low) | (w << 32);
             ulong* pairs = (ulong*)(words + i);
-            for (int lane = 0; lane < 4; lane++)
-            {
-                pairs[2 * lane] = xy[lane];
-                pairs[2 * lane + 1] = zw[lane];
-            }
+            Vector128.Create(xy[0], zw[0]).Store(pairs);
+            Vector128.Create(xy[1], zw[1]).Store(pairs + 2);
+            Vector128.Create(xy[2], zw[2]).Store(pairs + 4);
+            Vector128.Create(xy[3], zw[3]).Store(pairs + 6);
         }
     }
 
@@ -92,13 +92,19 @@ static unsafe class Dropout
         ? Avx2.Multiply(a.AsUInt32(), Vector256.Create((ulong)b).AsUInt32())
         : (a & Vector256.Create((ulong)uint.MaxValue)) * Vector256.Create((ulong)b);
 
-    /// <summary>1 where the uniform number, the upper 24 bits of a word, is at least p; else 0. The comparison is exact in integers.</summary>
-    static void Mask<T>(uint* words, double p, T* mask) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    /// <summary>
+    /// Turns words into their mask, in their own memory: 1 where the uniform number, the upper 24 bits of a word, is at least p, else 0. In integers the comparison is exact.
+    /// </summary>
+    static ReadOnlySpan<float> Mask(uint* words, double p)
     {
-        int threshold = (int)Math.Ceiling(p * (1 << 24));
-        for (int i = 0; i < Tile; i++)
+        float* mask = (float*)words;
+        Vector256<int> threshold = Vector256.Create((int)Math.Ceiling(p * (1 << 24)));
+        for (int i = 0; i < Tile; i += Vector256<uint>.Count)
         {
-            mask[i] = (int)(words[i] >> 8) >= threshold ? T.One : T.Zero;
+            Vector256<int> keep = Vector256.GreaterThanOrEqual((Vector256.Load(words + i) >> 8).AsInt32(), threshold);
+            (keep.AsSingle() & Vector256<float>.One).Store(mask + i);
         }
+
+        return new ReadOnlySpan<float>(mask, Tile);
     }
 }

@@ -10,6 +10,7 @@
 // Source     Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication"; Van Zee and van de Geijn 2015 (BLIS)
 
 using System.Numerics;
+using System.Runtime.Intrinsics.X86;
 
 namespace IlgpuPeft.Kernels;
 
@@ -19,11 +20,13 @@ static unsafe class Gemm
     const int MaxDepth = 384;
     const int DepthUnit = 32; // keeps depth blocks on whole vector steps of the NF4 decoder
 
-    // One task: a block of A (96·384 floats, 144 KB) and one of B (192·384, 288 KB) in the second-level cache. Multiples of every tile.
-    const int TaskRows = 96, TaskColumns = 192;
+    // One task: at most 192·384 floats of A (288 KB), which stay in the second-level cache while 96 columns of B pass by.
+    const int TaskRows = 192, TaskColumns = 96;
 
     // Packed at a time, shared by all threads, for the third-level cache: up to 4.5 MB of B and 6 MB of A at full depth.
     const int PassColumns = 3072, PassRows = 4032;
+
+    const int CacheLine = 64; // bytes
 
     const int PackLanes = 96; // rows or columns that one task packs; a multiple of every tile
 
@@ -102,9 +105,11 @@ static unsafe class Gemm
                         A = a, B = b, Row = row, Rows = rows, Column = column, Columns = columns, K0 = k0, Depth = depth,
                         WidthA = TKernel.Rows, WidthB = TKernel.Columns, TasksA = packTasksA, PackedA = packedA, PackedB = packedB,
                     });
-                    Workers.Run(Ceiling(rows, TaskRows) * Ceiling(columns, TaskColumns), new TileJob<T, TKernel>
+                    int tall = Ceiling(rows, TaskRows);
+                    Workers.Run(tall * Ceiling(columns, TaskColumns), new TileJob<T, TKernel>
                     {
                         A = packedA, B = packedB, C = c + row * ldc + column, Ldc = ldc, Rows = rows, Columns = columns, Depth = depth,
+                        Tall = tall, RowsPerTask = RoundUp(Ceiling(rows, tall), TKernel.Rows),
                         Alpha = alpha, Beta = k0 == 0 ? beta : T.One,
                     });
                     k0 += depth;
@@ -140,19 +145,19 @@ static unsafe class Gemm
         }
     }
 
-    /// <summary>One block [TaskRows, TaskColumns] of C: a panel of B stays in the first-level cache while all panels of A pass by.</summary>
+    /// <summary>One block [RowsPerTask, TaskColumns] of C: a panel of B stays in the first-level cache while all panels of A pass by.</summary>
     struct TileJob<T, TKernel> : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T> where TKernel : struct, IMicroKernel<T>
     {
         public T* A, B, C;
         public long Ldc;
-        public int Rows, Columns, Depth;
+        public int Rows, Columns, Depth, Tall, RowsPerTask;
         public T Alpha, Beta;
 
         public readonly void Run(int index)
         {
-            int tall = Ceiling(Rows, TaskRows); // neighbouring tasks share their block of B
-            int firstRow = index % tall * TaskRows, lastRow = Math.Min(firstRow + TaskRows, Rows);
-            int firstColumn = index / tall * TaskColumns, lastColumn = Math.Min(firstColumn + TaskColumns, Columns);
+            // Neighbouring tasks share their columns of B.
+            int firstRow = index % Tall * RowsPerTask, lastRow = Math.Min(firstRow + RowsPerTask, Rows);
+            int firstColumn = index / Tall * TaskColumns, lastColumn = Math.Min(firstColumn + TaskColumns, Columns);
             T* edge = stackalloc T[TKernel.Rows * TKernel.Columns];
             for (int j = firstColumn; j < lastColumn; j += TKernel.Columns)
             {
@@ -162,12 +167,28 @@ static unsafe class Gemm
                     T* a = A + (long)i * Depth, c = C + i * Ldc + j;
                     if (i + TKernel.Rows <= lastRow && j + TKernel.Columns <= lastColumn)
                     {
+                        Prefetch(c);
                         TKernel.Multiply(Depth, a, b, c, Ldc, Alpha, Beta);
                     }
                     else
                     {
                         TKernel.Multiply(Depth, a, b, edge, TKernel.Columns, Alpha, T.Zero);
                         Merge(edge, Math.Min(TKernel.Rows, lastRow - i), Math.Min(TKernel.Columns, lastColumn - j), c);
+                    }
+                }
+            }
+        }
+
+        /// <summary>The tile of C is needed a few thousand cycles later, at the end of the micro-kernel.</summary>
+        readonly void Prefetch(T* c)
+        {
+            if (Sse.IsSupported)
+            {
+                for (int i = 0; i < TKernel.Rows; i++)
+                {
+                    for (int j = 0; j < TKernel.Columns; j += CacheLine / sizeof(T))
+                    {
+                        Sse.Prefetch0(c + i * Ldc + j);
                     }
                 }
             }

@@ -2,8 +2,7 @@
 //
 // Maths      c[i,j] = beta·c[i,j] + alpha·Σ_k x[i,k]·w[j,k]; eight partial sums per output (four for f64), joined at the end
 // Shapes     x [m ≤ 16, K] dense, w [n, K] dense or stored; c by two strides, so that it serves x·Wᵀ and the mirrored W·xᵀ
-// Layout     w row-major, read once and in order. Rows that are not dense in T are converted four at a time into scratch. For m = 1, NF4 is
-//            decoded in registers: 64 weights are two vectors of nibbles (even and odd elements), and x is permuted once to their order
+// Layout     w row-major, read once and in order. Rows that are not dense in T are converted four at a time into scratch; see Nf4MatVec for NF4
 // Floor      the bytes of w: bound by memory for m = 1, by FMA above about 4 rows
 // Numerics   as Gemm; an output does not depend on the neighbours that share its register block
 // Source     none beyond Gemm's
@@ -11,7 +10,6 @@
 using System.Numerics;
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
-using System.Runtime.Intrinsics.X86;
 
 namespace IlgpuPeft.Kernels;
 
@@ -20,7 +18,6 @@ static unsafe class MatVec
     const int MaxRows = 16;
     const int WeightsPerTask = 1 << 15; // some 10 µs
     const int RowsTogether = 4;
-    const int Nf4Unit = 64;
 
     /// <summary>Whether a product with <paramref name="rows"/> rows of <paramref name="few"/> is faster here than packed.</summary>
     public static bool Suits<T>(int rows, in Operand<T> few, in Operand<T> many) where T : unmanaged =>
@@ -30,18 +27,23 @@ static unsafe class MatVec
     public static void Multiply<T>(int m, int n, int k, T alpha, in Operand<T> few, in Operand<T> many, T beta, T* c, long strideFew, long strideMany)
         where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        T* permuted = null;
-        if (typeof(T) == typeof(float) && m == 1 && many.Weight?.Scales is { } scales && Avx2.IsSupported && Simd.Path >= SimdPath.Vector256
-            && k % Nf4Unit == 0 && scales.BlockSize % Nf4Unit == 0)
+        bool inRegisters = typeof(T) == typeof(float) && many.Weight is not null && Nf4MatVec.Supports(many.Weight);
+        var input = few;
+        if (inRegisters)
         {
-            permuted = Scratch.Get<T>(ScratchSlot.PermutedInput, k);
-            Permute((float*)few.Values, (float*)permuted, k);
+            T* permuted = Scratch.Get<T>(ScratchSlot.PermutedInput, (long)m * k);
+            for (int i = 0; i < m; i++)
+            {
+                Nf4MatVec.Permute((float*)few.At(i, 0), (float*)permuted + (long)i * k, k);
+            }
+
+            input = new Operand<T>((nint)permuted, k, true);
         }
 
         int rowsPerTask = RowsTogether * Math.Max(1, WeightsPerTask / RowsTogether / Math.Max(1, k));
         Workers.Run((n + rowsPerTask - 1) / rowsPerTask, new Job<T>
         {
-            Few = few, Many = many, Permuted = permuted, C = c, StrideFew = strideFew, StrideMany = strideMany,
+            Few = input, Many = many, InRegisters = inRegisters, C = c, StrideFew = strideFew, StrideMany = strideMany,
             M = m, N = n, K = k, RowsPerTask = rowsPerTask, Alpha = alpha, Beta = beta,
         });
     }
@@ -49,7 +51,8 @@ static unsafe class MatVec
     struct Job<T> : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         public Operand<T> Few, Many;
-        public T* Permuted, C;
+        public bool InRegisters;
+        public T* C;
         public long StrideFew, StrideMany;
         public int M, N, K, RowsPerTask;
         public T Alpha, Beta;
@@ -57,11 +60,12 @@ static unsafe class MatVec
         public readonly void Run(int index)
         {
             int first = index * RowsPerTask, last = Math.Min(first + RowsPerTask, N);
-            if (Permuted != null)
+            if (InRegisters && M == 1)
             {
-                for (int j = first; j < last; j++)
+                float* scales = Nf4MatVec.Scales(Many.Weight!, first * (long)K, (last - first) * K);
+                for (int j = first; j < last; j++, scales += K / Nf4MatVec.Unit)
                 {
-                    Put(0, j, T.CreateTruncating(Nf4Dot(Many.Weight!, j * (long)K, K, (float*)Permuted)));
+                    Put(0, j, T.CreateTruncating(Nf4MatVec.Dot(Many.Weight!, j * (long)K, K, scales, (float*)Few.Values)));
                 }
 
                 return;
@@ -107,7 +111,15 @@ static unsafe class MatVec
             }
 
             T* rows = Scratch.Get<T>(ScratchSlot.DecodedRows, (long)RowsTogether * K);
-            WeightReader.Read(Many.Weight, first * (long)K, count * K, rows);
+            if (InRegisters)
+            {
+                Nf4MatVec.Decode(Many.Weight, first * (long)K, count * K, (float*)rows);
+            }
+            else
+            {
+                WeightReader.Read(Many.Weight, first * (long)K, count * K, rows);
+            }
+
             return rows;
         }
 
@@ -196,52 +208,5 @@ static unsafe class MatVec
             T* at = C + i * StrideFew + j * StrideMany;
             *at = Beta == T.Zero ? Alpha * dot : T.FusedMultiplyAdd(Beta, *at, Alpha * dot);
         }
-    }
-
-    /// <summary>
-    /// Of each 64 elements, the 32 even ones, then the 32 odd ones, each in the order of <see cref="Nf4Decoder.Nf4Planes.Decode"/>:
-    /// vector v holds numbers 4v to 4v+3 and 16+4v to 16+4v+3.
-    /// </summary>
-    static void Permute(float* x, float* permuted, int k)
-    {
-        for (int block = 0; block < k; block += Nf4Unit)
-        {
-            for (int v = 0; v < 4; v++)
-            {
-                for (int lane = 0; lane < 8; lane++)
-                {
-                    int number = 4 * v + lane % 4 + lane / 4 * 16;
-                    permuted[block + 8 * v + lane] = x[block + 2 * number];
-                    permuted[block + 32 + 8 * v + lane] = x[block + 2 * number + 1];
-                }
-            }
-        }
-    }
-
-    /// <summary>Dot product of an NF4 row, which starts at a whole unit, with a permuted x.</summary>
-    static float Nf4Dot(Weight weight, long start, int k, float* x)
-    {
-        var scales = weight.Scales!;
-        byte* codes = (byte*)weight.Values.Address + start / 2;
-        var planes = new Nf4Decoder.Nf4Planes();
-        var mask = Vector256.Create((byte)15);
-        Vector256<float> total = default;
-        int unitsPerBlock = scales.BlockSize / Nf4Unit;
-        long unit = start / Nf4Unit;
-        for (int done = 0; done < k; done += Nf4Unit, unit++, codes += Nf4Unit / 2, x += Nf4Unit)
-        {
-            var bytes = Vector256.Load(codes);
-            planes.Decode((bytes.AsUInt16() >>> 4).AsByte() & mask, out var a, out var b, out var c, out var d);
-            var even = Simd.Fma(a, Vector256.Load(x), b * Vector256.Load(x + 8));
-            var more = Simd.Fma(c, Vector256.Load(x + 16), d * Vector256.Load(x + 24));
-            planes.Decode(bytes & mask, out a, out b, out c, out d);
-            even = Simd.Fma(a, Vector256.Load(x + 32), even);
-            more = Simd.Fma(b, Vector256.Load(x + 40), more);
-            even = Simd.Fma(c, Vector256.Load(x + 48), even);
-            more = Simd.Fma(d, Vector256.Load(x + 56), more);
-            total = Simd.Fma(Vector256.Create(Nf4Decoder.Scale(scales, unit / unitsPerBlock)), even + more, total);
-        }
-
-        return Vector256.Sum(total);
     }
 }

@@ -9,6 +9,7 @@ enum ScratchSlot
     PackedB,
     DecodedRows,
     PermutedInput,
+    BlockScales,
     LoraGradient,
     Attention,
     HeadGradients,

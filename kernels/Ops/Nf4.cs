@@ -28,7 +28,7 @@ public static unsafe class Nf4
     // Blocks are handed to threads in pieces of this many weights: 256 KB of input, enough to outweigh the hand-over.
     const int WeightsPerTask = 1 << 16;
 
-    static readonly float[] ThresholdTable = Midpoints(Codes);
+    static readonly float[] ThresholdTable = [.. Codes.ToArray().Zip(Codes[1..].ToArray(), (low, high) => (low + high) / 2)];
     static readonly ulong[] PairTable = Pairs();
 
     /// <summary>The 16 values of the data type, ascending. They are the stored constants of the format; recomputing the quantiles differs in the seventh digit.</summary>
@@ -271,17 +271,6 @@ public static unsafe class Nf4
                 body(block);
             }
         }
-    }
-
-    static float[] Midpoints(ReadOnlySpan<float> values)
-    {
-        var midpoints = new float[values.Length - 1];
-        for (int i = 0; i < midpoints.Length; i++)
-        {
-            midpoints[i] = (values[i] + values[i + 1]) / 2;
-        }
-
-        return midpoints;
     }
 
     /// <summary>The two values of every byte, the high nibble's first, as the 8 bytes they occupy in a float array.</summary>

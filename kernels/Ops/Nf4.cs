@@ -253,24 +253,14 @@ public static unsafe class Nf4
     static void ForBlocks(int blocks, int blockSize, Action<int> body)
     {
         int perTask = WeightsPerTask / blockSize;
-        int tasks = BlockCount(blocks, perTask);
-        if (tasks <= 1)
-        {
-            RunTask(0);
-        }
-        else
-        {
-            Parallel.For(0, tasks, RunTask);
-        }
-
-        void RunTask(int task)
+        Workers.Run(BlockCount(blocks, perTask), task =>
         {
             int end = (int)Math.Min(blocks, ((long)task + 1) * perTask);
             for (int block = task * perTask; block < end; block++)
             {
                 body(block);
             }
-        }
+        });
     }
 
     /// <summary>The two values of every byte, the high nibble's first, as the 8 bytes they occupy in a float array.</summary>

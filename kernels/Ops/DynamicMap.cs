@@ -14,6 +14,7 @@ namespace IlgpuPeft.Kernels;
 static class DynamicMap
 {
     static readonly float[] Values = [.. Positive.ToArray().Reverse().Select(value => -value), 0, .. Positive, 1];
+    static readonly float[] Midpoints = [.. Values.Zip(Values.Skip(1), (low, high) => (low + high) / 2)];
 
     /// <summary>The 256 values, ascending; zero is code 127, and there is 1 but no −1.</summary>
     public static ReadOnlySpan<float> Signed => Values;
@@ -63,11 +64,7 @@ static class DynamicMap
         int code = 0;
         for (int step = 128; step > 0; step /= 2)
         {
-            int above = code + step;
-            if (x > (Values[above - 1] + Values[above]) / 2)
-            {
-                code = above;
-            }
+            code += x > Midpoints[code + step - 1] ? step : 0;
         }
 
         return (byte)code;

@@ -28,7 +28,7 @@ public static unsafe class Nf4
     // Blocks are handed to threads in pieces of this many weights: 256 KB of input, enough to outweigh the hand-over.
     const int WeightsPerTask = 1 << 16;
 
-    static readonly float[] ThresholdTable = Midpoints(Codes);
+    static readonly float[] ThresholdTable = [.. Codes.ToArray().Zip(Codes[1..].ToArray(), (low, high) => (low + high) / 2)];
     static readonly ulong[] PairTable = Pairs();
 
     /// <summary>The 16 values of the data type, ascending. They are the stored constants of the format; recomputing the quantiles differs in the seventh digit.</summary>
@@ -253,35 +253,14 @@ public static unsafe class Nf4
     static void ForBlocks(int blocks, int blockSize, Action<int> body)
     {
         int perTask = WeightsPerTask / blockSize;
-        int tasks = BlockCount(blocks, perTask);
-        if (tasks <= 1)
-        {
-            RunTask(0);
-        }
-        else
-        {
-            Parallel.For(0, tasks, RunTask);
-        }
-
-        void RunTask(int task)
+        Workers.Run(BlockCount(blocks, perTask), task =>
         {
             int end = (int)Math.Min(blocks, ((long)task + 1) * perTask);
             for (int block = task * perTask; block < end; block++)
             {
                 body(block);
             }
-        }
-    }
-
-    static float[] Midpoints(ReadOnlySpan<float> values)
-    {
-        var midpoints = new float[values.Length - 1];
-        for (int i = 0; i < midpoints.Length; i++)
-        {
-            midpoints[i] = (values[i] + values[i + 1]) / 2;
-        }
-
-        return midpoints;
+        });
     }
 
     /// <summary>The two values of every byte, the high nibble's first, as the 8 bytes they occupy in a float array.</summary>

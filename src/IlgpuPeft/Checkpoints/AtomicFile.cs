@@ -49,7 +49,7 @@ public static class AtomicFile
         }
         catch (IOException e)
         {
-            throw new IOException($"{path}: could not be written. {e.Message} {Advice(e)}", e);
+            throw new IOException($"{path}: could not be written. {e.Message} Check the path and the free space; any earlier file of this name is untouched.", e);
         }
     }
 
@@ -67,13 +67,5 @@ public static class AtomicFile
         {
             // The exception on its way up is the one to report.
         }
-    }
-
-    static string Advice(IOException e)
-    {
-        const int noSpaceUnix = 28, quotaUnix = 122, handleDiskFull = unchecked((int)0x80070027), diskFull = unchecked((int)0x80070070);
-        return e.HResult is noSpaceUnix or quotaUnix or handleDiskFull or diskFull
-            ? "Free some space or write to another disk; any earlier file of this name is untouched."
-            : "Any earlier file of this name is untouched.";
     }
 }

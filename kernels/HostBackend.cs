@@ -35,14 +35,14 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
     /// <inheritdoc />
     public override void Upload(ReadOnlySpan<byte> source, Slice destination)
     {
-        Expect.Length(nameof(Upload), nameof(source), destination, source.Length / destination.Type.Size());
+        Expect.That(source.Length == destination.Bytes, nameof(Upload), $"source has {source.Length} bytes, expected {destination.Bytes}.");
         source.CopyTo(new Span<byte>((void*)destination.Address, checked((int)destination.Bytes)));
     }
 
     /// <inheritdoc />
     public override void Download(Slice source, Span<byte> destination)
     {
-        Expect.Length(nameof(Download), nameof(destination), source, destination.Length / source.Type.Size());
+        Expect.That(destination.Length == source.Bytes, nameof(Download), $"destination has {destination.Length} bytes, expected {source.Bytes}.");
         new ReadOnlySpan<byte>((void*)source.Address, checked((int)source.Bytes)).CopyTo(destination);
     }
 

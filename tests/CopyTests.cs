@@ -66,6 +66,17 @@ public class CopyTests
         Assert.Throws<ArgumentException>(() => oracle.Backend.Copy(oracle.Put([1.0, 2]), oracle.Put([1, 2])));
     }
 
+    [Theory]
+    [InlineData(7)]
+    [InlineData(9)]
+    public void UploadAndDownload_otherNumberOfBytes_throw(int bytes)
+    {
+        using Oracle oracle = new("cpu", 1);
+        Slice two = oracle.Put([1.0, 2]);
+        Assert.Contains($"source has {bytes} bytes, expected 8", Assert.Throws<ArgumentException>(() => oracle.Backend.Upload(new byte[bytes], two)).Message);
+        Assert.Contains($"destination has {bytes} bytes, expected 8", Assert.Throws<ArgumentException>(() => oracle.Backend.Download(two, new byte[bytes])).Message);
+    }
+
     [Fact]
     public void ToBFloat16_anyNumber_isNearest() =>
         Gen.Double.Where(double.IsFinite).Sample(x =>

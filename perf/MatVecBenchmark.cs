@@ -25,7 +25,7 @@ static unsafe class MatVecBenchmark
         foreach (var type in new[] { DType.U8, DType.BF16, DType.F32 })
         {
             var weight = buffers.RandomWeight(type == DType.U8 ? Rows : Rows / 4, K, type);
-            var actions = new List<Action> { () => Read(weight.Values) };
+            var actions = new List<Action> { () => MemoryRead.All(weight.Values) };
             foreach (int batch in Batches)
             {
                 void Multiply() => Gemm.Multiply(batch, 1f, x.Pointer<float>(), K, weight, true, 0f, y.Pointer<float>(), weight.Rows);
@@ -44,12 +44,6 @@ static unsafe class MatVecBenchmark
                 Console.WriteLine($"  {Batches[i],2} rows: {rate,6:F1} GB/s, {rate / peak,5:F2} of reading, {seconds[i + 1].Best / seconds[1].Best,5:F2} x the time of one row");
             }
         }
-    }
-
-    static void Read(Slice values)
-    {
-        const int piece = 1 << 18;
-        Workers.Run((int)(values.Bytes / piece), new ReadJob { Values = (ulong*)values.Address, Count = piece / sizeof(ulong) });
     }
 
     /// <summary>A sample of outputs against plain loops.</summary>
@@ -77,22 +71,6 @@ static unsafe class MatVecBenchmark
                 {
                     throw new InvalidOperationException($"perf matvec: row {i}, output {j} is {got}, expected {expected}. No times are printed for a wrong result.");
                 }
-            }
-        }
-    }
-
-    struct ReadJob : IJob
-    {
-        public ulong* Values;
-        public int Count;
-
-        public readonly void Run(int index)
-        {
-            var values = new ReadOnlySpan<ulong>(Values + (long)index * Count, Count);
-            // A plain vectorised sum; a value no sum has keeps the compiler from dropping it.
-            if (System.Numerics.Tensors.TensorPrimitives.Sum(values) == 0x1234_5678_9abc_def1)
-            {
-                Console.Error.WriteLine();
             }
         }
     }

@@ -5,6 +5,9 @@ var verbs = new SortedDictionary<string, Action<string[]>>
 {
     ["gemm"] = GemmBenchmark.Run,
     ["matvec"] = MatVecBenchmark.Run,
+    ["step"] = StepBenchmark.Run,
+    ["decode"] = DecodeBenchmark.Run,
+    ["make-model"] = RandomModels.Make,
     ["ops"] = _ => OpsBenchmark.Run(),
 };
 
@@ -15,4 +18,4 @@ if (args.Length == 0 || !verbs.TryGetValue(args[0], out var run))
 }
 
 run(args[1..]);
-return 0;
+return Environment.ExitCode;

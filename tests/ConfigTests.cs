@@ -274,6 +274,19 @@ public sealed class ConfigTests : IDisposable
         Assert.Equal("lora_r is ignored: adapter is blank, so every weight is trained.", Assert.Single(Read(Minimal + "lora_r: 8").Notes));
 
     [Fact]
+    public void Relative_paths_start_at_the_files_folder_and_only_inputs_may_be_hub_names()
+    {
+        Directory.CreateDirectory(Path.Combine(folder, "models", "tiny"));
+        const string rest = "output_dir: runs/one\nlearning_rate: 1e-4\ndatasets:\n  - {path: owner/data, type: alpaca}\n  - {path: data/a.jsonl, type: alpaca}\nbase_model: ";
+        var config = Read(rest + "models/tiny").Config;
+        Assert.Equal(Path.Combine(folder, "models", "tiny"), config.BaseModel);
+        Assert.Equal(Path.Combine(folder, "runs", "one"), config.OutputDir);
+        Assert.Equal(["owner/data", Path.Combine(folder, "data", "a.jsonl")], config.Datasets.Select(source => source.Path));
+        Assert.Equal("owner/model", Read(rest + "owner/model").Config.BaseModel);
+        Assert.Equal(Path.GetFullPath(Path.Combine(folder, "..", "model")), Read(rest + "../model").Config.BaseModel);
+    }
+
+    [Fact]
     public void Qlora_alone_means_4_bit() => Assert.True(Read(Minimal + "adapter: qlora\nlora_target_linear: true").Config.LoadIn4Bit);
 
     [Fact]

@@ -40,7 +40,7 @@ static class AxolotlKeys
         ["float16"] = FollowsDtype,
         ["bfloat16"] = FollowsDtype,
         ["tf32"] = FollowsDtype,
-        ["dataset_prepared_path"] = "data is tokenised anew in every run, which takes seconds",
+        ["dataset_prepared_path"] = "data is tokenised anew in every run",
         ["dataset_num_proc"] = OneProcess,
         ["dataset_processes"] = OneProcess,
         ["dataloader_num_workers"] = OneProcess,

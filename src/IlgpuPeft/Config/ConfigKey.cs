@@ -63,8 +63,10 @@ static class Key<T>
     public static ConfigKey<T> Text(string name, string help, Func<T, string?> get, Func<T, string, T> set) =>
         Scalar(name, ConfigKind.Text, "text", help, text => text, get, (value, text) => set(value, text!));
 
-    /// <summary>A file or folder: relative to the YAML file's folder, except names of the Hugging Face Hub, which stay as they are unless such a folder is there.</summary>
-    public static ConfigKey<T> Path(string name, string help, Func<T, string?> get, Func<T, string, T> set)
+    /// <summary>
+    /// A file or folder, relative to the YAML file's folder. With <paramref name="orHubName"/> a name of the Hugging Face Hub stays as it is, unless such a folder is there.
+    /// </summary>
+    public static ConfigKey<T> Path(string name, string help, Func<T, string?> get, Func<T, string, T> set, bool orHubName = false)
     {
         const string expected = "the path of a file or folder";
         return new(name, ConfigKind.Path, expected, help, (owner, value, key, findings) =>
@@ -76,7 +78,7 @@ static class Key<T>
             }
 
             string full = System.IO.Path.GetFullPath(text, findings.Folder);
-            return set(owner, HubName.Matches(text) && !System.IO.Path.Exists(full) ? text : full);
+            return set(owner, orHubName && HubName.Matches(text) && !System.IO.Path.Exists(full) ? text : full);
         }, get);
     }
 

@@ -23,7 +23,7 @@ static class RunKeys
 
     static readonly KeyTable<DatasetSource> Dataset = new(
     [
-        D.Path("path", "It is the data file.", c => c.Path, (c, v) => c with { Path = v }),
+        D.Path("path", "It is the data file.", c => c.Path, (c, v) => c with { Path = v }, orHubName: true),
         D.Choice("type", "It says how rows become prompts and responses.",
             [("alpaca", DatasetType.Alpaca), ("completion", DatasetType.Completion), ("prompt_completion", DatasetType.PromptCompletion),
                 ("chat_template", DatasetType.ChatTemplate), ("tokenized", DatasetType.Tokenized)],
@@ -53,7 +53,7 @@ static class RunKeys
     /// <summary>The keys at the top of the file.</summary>
     public static readonly KeyTable<RunConfig> Table = new(
     [
-        K.Path("base_model", "It is the folder of the model.", c => c.BaseModel, (c, v) => c with { BaseModel = v }),
+        K.Path("base_model", "It is the folder of the model.", c => c.BaseModel, (c, v) => c with { BaseModel = v }, orHubName: true),
         K.Choice("adapter", "Leave it blank to train every weight.", ["lora", "qlora"], c => c.Adapter, (c, v) => c with { Adapter = v }),
         K.Flag("load_in_4bit", "It keeps linear weights as NF4.", c => c.LoadIn4Bit, (c, v) => c with { LoadIn4Bit = v }),
         K.Section("bnb_config_kwargs", "It is the 4-bit format.", Quantization, c => c.BnbConfigKwargs, (c, v) => c with { BnbConfigKwargs = v }),

@@ -71,12 +71,13 @@ public class Nf4Tests
     public void Quantize_a_weight_on_a_threshold_takes_the_lower_code_and_the_next_float_the_upper(int count)
     {
         float[] thresholds = Nf4.Thresholds.ToArray();
-        float[] weights = [1, .. thresholds, .. thresholds.Select(MathF.BitIncrement), .. new float[count - 31]];
+        float[] weights = [1, .. thresholds, .. thresholds.Select(MathF.BitIncrement), .. Enumerable.Range(0, count - 31).Select(i => thresholds[i % 15])]; // fills every lane
         byte[] codes = Unpack(Quantize(weights).Packed, count);
         byte[] ascending = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
         Assert.Equal(15, codes[0]);
         Assert.Equal(ascending[..15], codes[1..16]);
         Assert.Equal(ascending[1..], codes[16..31]);
+        Assert.All(codes.Skip(31).Select((code, i) => (code, i)), pair => Assert.Equal(pair.i % 15, pair.code));
         Assert.Equal(ascending, Unpack(Quantize(Nf4.Codes.ToArray()).Packed, 16));
     }
 

@@ -65,22 +65,20 @@ public class Nf4Tests
         }
     }
 
-    [Fact]
-    public void Quantize_every_code_and_threshold_takes_the_nearest_code_and_the_lower_on_a_tie()
+    [Theory]
+    [InlineData(31)] // too short for vectors: one weight at a time
+    [InlineData(64)]
+    public void Quantize_a_weight_on_a_threshold_takes_the_lower_code_and_the_next_float_the_upper(int count)
     {
-        var weights = new float[64];
-        Nf4.Codes.CopyTo(weights);
-        Nf4.Thresholds.CopyTo(weights.AsSpan(16));
-        for (int i = 0; i < 15; i++)
-        {
-            weights[32 + i] = MathF.BitIncrement(Nf4.Thresholds[i]);
-        }
-
-        byte[] codes = Unpack(Quantize(weights).Packed, 64);
+        float[] thresholds = Nf4.Thresholds.ToArray();
+        float[] weights = [1, .. thresholds, .. thresholds.Select(MathF.BitIncrement), .. Enumerable.Range(0, count - 31).Select(i => thresholds[i % 15])]; // fills every lane
+        byte[] codes = Unpack(Quantize(weights).Packed, count);
         byte[] ascending = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-        Assert.Equal(ascending, codes[..16]);
-        Assert.Equal(ascending[..15], codes[16..31]);
-        Assert.Equal(ascending[1..], codes[32..47]);
+        Assert.Equal(15, codes[0]);
+        Assert.Equal(ascending[..15], codes[1..16]);
+        Assert.Equal(ascending[1..], codes[16..31]);
+        Assert.All(codes.Skip(31).Select((code, i) => (code, i)), pair => Assert.Equal(pair.i % 15, pair.code));
+        Assert.Equal(ascending, Unpack(Quantize(Nf4.Codes.ToArray()).Packed, 16));
     }
 
     [Fact]

@@ -10,7 +10,7 @@ namespace IlgpuPeft.Kernels;
 /// <typeparam name="T">float or double: the type of activations, parameters and gradients.</typeparam>
 public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinaryFloatingPointIeee754<T>
 {
-    const nuint Alignment = 256;
+    const int Alignment = 256;
 
     /// <inheritdoc />
     public override string Name => typeof(T) == typeof(float) ? "cpu" : "cpu (f64)";
@@ -24,13 +24,16 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
     /// <inheritdoc />
     protected override nint AllocateBytes(long bytes)
     {
-        void* address = NativeMemory.AlignedAlloc((nuint)bytes, Alignment);
-        NativeMemory.Clear(address, (nuint)bytes);
-        return (nint)address;
+        // calloc leaves large blocks untouched until they are written, so what a step never reaches is never resident.
+        // The block's own address is kept just below the aligned one.
+        nint block = (nint)NativeMemory.AllocZeroed((nuint)bytes + Alignment + (nuint)sizeof(nint));
+        nint address = (block + sizeof(nint) + Alignment - 1) & -Alignment;
+        ((nint*)address)[-1] = block;
+        return address;
     }
 
     /// <inheritdoc />
-    protected override void FreeBytes(nint address) => NativeMemory.AlignedFree((void*)address);
+    protected override void FreeBytes(nint address) => NativeMemory.Free((void*)((nint*)address)[-1]);
 
     /// <inheritdoc />
     public override void Upload(ReadOnlySpan<byte> source, Slice destination)

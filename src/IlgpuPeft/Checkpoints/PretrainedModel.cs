@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Text.Json;
 using IlgpuPeft.Kernels;
 using IlgpuPeft.Models;
@@ -117,9 +118,13 @@ public static class PretrainedModel
             else
             {
                 var info = Find(name, outputs, inputs);
-                var values = new float[info.Count];
+                // One rented buffer serves all layers, so that loading leaves no garbage of the model's size behind.
+                float[] rented = ArrayPool<float>.Shared.Rent((int)info.Count);
+                var values = rented.AsSpan(0, (int)info.Count);
                 files.Read(name, values);
                 weight = Upload(Nf4Tensor.Quantize(values, outputs, inputs, storage == WeightStorage.Nf4Double, info.Type!.Value), name, outputs, inputs);
+                ArrayPool<float>.Shared.Return(rented);
+                files.Release(name);
             }
 
             return new Linear(module, weight, hasBias ? Vector(module + ".bias", outputs) : null);
@@ -152,6 +157,7 @@ public static class PretrainedModel
                 backend.Upload(files.Bytes(name, done, length), values.Range(done / size, length / size));
             }
 
+            files.Release(name);
             return new Weight(rows, columns, values);
         }
 

@@ -129,6 +129,26 @@ public sealed unsafe class Safetensors : IDisposable
         }
     }
 
+    /// <summary>
+    /// Lets the system take back the memory of a tensor's pages, which are clean copies of the file and come back when read again: without this, a loader's
+    /// resident memory grows by the whole file. Does nothing where the system has no such call.
+    /// </summary>
+    public void Release(string name)
+    {
+        if (OperatingSystem.IsLinux())
+        {
+            var (info, position) = Entry(name);
+            nint first = (nint)(start + position) / Environment.SystemPageSize * Environment.SystemPageSize;
+            _ = Advise(first, (nuint)((nint)(start + position) + (nint)info.Bytes - first), DoNotNeed);
+        }
+    }
+
+    const int DoNotNeed = 4; // MADV_DONTNEED
+
+    [System.Runtime.InteropServices.DllImport("libc", EntryPoint = "madvise")]
+    [System.Runtime.InteropServices.DefaultDllImportSearchPaths(System.Runtime.InteropServices.DllImportSearchPath.SafeDirectories)]
+    static extern int Advise(nint address, nuint length, int advice);
+
     /// <summary>Unmaps the file. Spans that were taken from it are no longer valid.</summary>
     public void Dispose()
     {

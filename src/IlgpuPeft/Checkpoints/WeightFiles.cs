@@ -68,6 +68,9 @@ public sealed class WeightFiles : IDisposable
     /// <summary>Reads a floating tensor, as <see cref="Safetensors.Read"/>.</summary>
     public void Read(string name, Span<float> destination, long first = 0) => Shard(name).Read(name, destination, first);
 
+    /// <summary>Lets the system take back a tensor's memory, as <see cref="Safetensors.Release"/>.</summary>
+    public void Release(string name) => Shard(name).Release(name);
+
     /// <summary>Unmaps every file.</summary>
     public void Dispose()
     {

@@ -2,7 +2,6 @@ using System.Diagnostics;
 using System.Globalization;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Data;
-using IlgpuPeft.Kernels;
 using IlgpuPeft.Models;
 using IlgpuPeft.Optim;
 using IlgpuPeft.Tensors;

@@ -77,7 +77,7 @@ static unsafe partial class Attention
                 nint at = (nint)(sequence.Key + key) * keyStride + keyHead * width;
                 Tile<T>.PackTransposed(k + at, keyStride, keys, width, keysTransposed);
                 Tile<T>.PackTransposed(v + at, keyStride, keys, width, valuesTransposed);
-                Tile<T>.Pack(k + at, keyStride, keys, width, keyPanels, KeyBlock);
+                Tile<T>.Pack(k + at, keyStride, keys, width, keyPanels);
                 new Span<T>(keySums, 2 * keyTile).Clear();
 
                 int from = Math.Max(0, key - sequence.Offset) / BackwardStrip * BackwardStrip;
@@ -103,11 +103,11 @@ static unsafe partial class Attention
                         new Span<T>(row + end, seen - end).Clear();
                     }
 
-                    Tile<T>.Pack(rows, queryStride, strip, width, queryPanels, BackwardStrip);
-                    Tile<T>.Pack(outputs, queryStride, strip, width, outputPanels, BackwardStrip);
-                    Tile<T>.Multiply(strip, width, seen, gradients, KeyBlock, 1, keyPanels, KeyBlock, querySums + (nint)query * padded, padded, true);
-                    Tile<T>.Multiply(seen, width, strip, gradients, 1, KeyBlock, queryPanels, BackwardStrip, keySums, padded, true);
-                    Tile<T>.Multiply(seen, width, strip, scores, 1, KeyBlock, outputPanels, BackwardStrip, valueSums, padded, true);
+                    Tile<T>.Pack(rows, queryStride, strip, width, queryPanels);
+                    Tile<T>.Pack(outputs, queryStride, strip, width, outputPanels);
+                    Tile<T>.Multiply(strip, width, seen, gradients, KeyBlock, 1, keyPanels, keys, querySums + (nint)query * padded, padded, true);
+                    Tile<T>.Multiply(seen, width, strip, gradients, 1, KeyBlock, queryPanels, strip, keySums, padded, true);
+                    Tile<T>.Multiply(seen, width, strip, scores, 1, KeyBlock, outputPanels, strip, valueSums, padded, true);
                 }
 
                 nint row0 = (nint)(sequence.Key + key) * queryStride + head * width;
@@ -122,10 +122,7 @@ static unsafe partial class Attention
         {
             for (int i = 0; i < rows; i++, sums += padded, target += queryStride)
             {
-                for (int c = 0; c < width; c++)
-                {
-                    target[c] = scale * sums[c];
-                }
+                Lanes<T>.Scale(sums, width, scale, target);
             }
         }
     }

@@ -28,15 +28,17 @@ static unsafe partial class Attention
     public static void Forward<T>(AttentionShape shape, Slice q, Slice k, Slice v, Slice sequences, Slice y, Slice lse)
         where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        var (queryRows, keyRows) = Check(nameof(Forward), shape, q, k, v, sequences);
-        Expect.Length(nameof(Forward), nameof(y), y, q.Length);
+        var (queryRows, keyRows) = Check<T>("AttentionForward", shape, q, k, v, sequences);
+        Expect.Element<T>("AttentionForward", nameof(y), y);
+        Expect.Length("AttentionForward", nameof(y), y, q.Length);
         if (!lse.IsEmpty)
         {
-            Expect.Length(nameof(Forward), nameof(lse), lse, queryRows * shape.Heads);
+            Expect.Element<T>("AttentionForward", nameof(lse), lse);
+            Expect.Length("AttentionForward", nameof(lse), lse, queryRows * shape.Heads);
         }
 
         var table = new ReadOnlySpan<Sequence>((void*)sequences.Address, (int)(sequences.Length / 4));
-        if (Check(nameof(Forward), table, queryRows, keyRows, false) < queryRows)
+        if (Check("AttentionForward", table, queryRows, keyRows, false) < queryRows)
         {
             new Span<byte>((void*)y.Address, checked((int)y.Bytes)).Clear();
             new Span<byte>((void*)lse.Address, checked((int)lse.Bytes)).Clear();
@@ -55,8 +57,11 @@ static unsafe partial class Attention
         Decode(shape, table, q.Pointer<T>(), k.Pointer<T>(), v.Pointer<T>(), y.Pointer<T>(), lse.Pointer<T>());
     }
 
-    static (long QueryRows, long KeyRows) Check(string operation, AttentionShape shape, Slice q, Slice k, Slice v, Slice sequences)
+    static (long QueryRows, long KeyRows) Check<T>(string operation, AttentionShape shape, Slice q, Slice k, Slice v, Slice sequences)
     {
+        Expect.Element<T>(operation, nameof(q), q);
+        Expect.Element<T>(operation, nameof(k), k);
+        Expect.Element<T>(operation, nameof(v), v);
         Expect.That(shape.HeadWidth > 0 && shape.KeyValueHeads > 0 && shape.Heads > 0 && shape.Heads % shape.KeyValueHeads == 0 && shape.Window >= 0,
             operation, $"{shape} is not a shape: key/value heads must divide heads, width be positive, window not negative.");
         long queryWidth = (long)shape.Heads * shape.HeadWidth, keyWidth = (long)shape.KeyValueHeads * shape.HeadWidth;
@@ -119,13 +124,13 @@ static unsafe partial class Attention
 
         void Block(Sequence sequence, int head, int from, int to)
         {
-            int padded = Tile<T>.Pad(width), rows = group * queryBlock;
+            int padded = Tile<T>.Pad(width), queries = (to - from + Strip - 1) / Strip * Strip, rows = group * queries;
             T* scores = Scratch.Get<T>(ScratchSlot.Attention, (long)Strip * KeyBlock + 2L * KeyBlock * padded + (long)rows * padded + 2L * rows);
-            T* keyPanels = scores + Strip * KeyBlock;     // kᵀ: [C, keys]
+            T* keyPanels = scores + Strip * KeyBlock;       // kᵀ: [C, keys]
             T* valuePanels = keyPanels + KeyBlock * padded; // v: [keys, C]
-            T* sums = valuePanels + KeyBlock * padded;    // [group, queries, C]
-            T* maxima = sums + rows * padded;             // [group, queries]
-            T* totals = maxima + rows;                    // [group, queries]
+            T* sums = valuePanels + KeyBlock * padded;      // [group, queries, C]
+            T* maxima = sums + rows * padded;               // [group, queries]
+            T* totals = maxima + rows;                      // [group, queries]
             new Span<T>(sums, rows * padded).Clear();
             new Span<T>(maxima, rows).Fill(T.NegativeInfinity);
             new Span<T>(totals, rows).Clear();
@@ -142,7 +147,7 @@ static unsafe partial class Attention
                     // Earlier strips end before a block that lies wholly after their last query.
                     for (int query = from; query < to; query += Strip)
                     {
-                        int strip = Math.Min(Strip, to - query), row = i * queryBlock + query - from;
+                        int strip = Math.Min(Strip, to - query), row = i * queries + query - from;
                         int seen = Math.Min(keys, sequence.Offset + query + strip - start);
                         if (seen > 0)
                         {
@@ -159,7 +164,7 @@ static unsafe partial class Attention
             {
                 for (int query = from; query < to; query++)
                 {
-                    int row = i * queryBlock + query - from;
+                    int row = i * queries + query - from;
                     Write(shape, sequence.Query + query, head * group + i, sums + row * padded, maxima[row], totals[row], y, lse);
                 }
             }

@@ -12,15 +12,16 @@ static unsafe partial class Attention
     public static void Backward<T>(AttentionShape shape, Slice dy, Slice q, Slice k, Slice v, Slice sequences, Slice y, Slice lse, Slice dq, Slice dk, Slice dv)
         where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        var (queryRows, keyRows) = Check(nameof(Backward), shape, q, k, v, sequences);
-        Expect.Length(nameof(Backward), nameof(dy), dy, q.Length);
-        Expect.Length(nameof(Backward), nameof(y), y, q.Length);
-        Expect.Length(nameof(Backward), nameof(lse), lse, queryRows * shape.Heads);
-        Expect.Length(nameof(Backward), nameof(dq), dq, q.Length);
-        Expect.Length(nameof(Backward), nameof(dk), dk, k.Length);
-        Expect.Length(nameof(Backward), nameof(dv), dv, k.Length);
+        var (queryRows, keyRows) = Check<T>("AttentionBackward", shape, q, k, v, sequences);
+        foreach (var (name, slice, length) in (ReadOnlySpan<(string, Slice, long)>)[(nameof(dy), dy, q.Length), (nameof(y), y, q.Length), (nameof(lse), lse, queryRows * shape.Heads),
+            (nameof(dq), dq, q.Length), (nameof(dk), dk, k.Length), (nameof(dv), dv, k.Length)])
+        {
+            Expect.Element<T>("AttentionBackward", name, slice);
+            Expect.Length("AttentionBackward", name, slice, length);
+        }
+
         var table = new ReadOnlySpan<Sequence>((void*)sequences.Address, (int)(sequences.Length / 4));
-        Check(nameof(Backward), table, queryRows, keyRows, true);
+        Check("AttentionBackward", table, queryRows, keyRows, true);
         new Span<byte>((void*)dq.Address, checked((int)dq.Bytes)).Clear();
         new Span<byte>((void*)dk.Address, checked((int)dk.Bytes)).Clear();
         new Span<byte>((void*)dv.Address, checked((int)dv.Bytes)).Clear();

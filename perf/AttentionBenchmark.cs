@@ -29,7 +29,7 @@ static unsafe class AttentionBenchmark
             void Backward() => backend.AttentionBackward(shape, dy, q, k, v, table, y, lse, dq, dk, dv);
             Forward();
             Check(shape, q, k, v, y, tokens);
-            double[] seconds = Timing.Interleaved(Rounds, 0.02, Product, Forward, Backward);
+            double[] seconds = [.. Timing.Interleaved(Rounds, 0.02, Product, Forward, Backward).Select(sample => sample.Median)];
             double flops = (double)sequences * tokens * (tokens + 1) / 2 * heads * width, peak = 2.0 * Size * Size * Size / seconds[0] / 1e9;
             double forward = 4 * flops / seconds[1] / 1e9, backward = 10 * flops / seconds[2] / 1e9;
             Console.WriteLine($"{sequences} x {tokens} tokens, {heads}/{keyValueHeads} heads of {width}: product {peak:F0} GFLOP/s; forward {1e3 * seconds[1]:F2} ms, {forward:F0} GFLOP/s, " +
@@ -45,7 +45,7 @@ static unsafe class AttentionBenchmark
         var shape = new AttentionShape(Heads, KeyValueHeads, Width, 1 / Math.Sqrt(Width));
         Slice q = buffers.Random(Heads * Width), k = buffers.Random((long)Keys * KeyValueHeads * Width), v = buffers.Random(k.Length), y = buffers.Random(q.Length);
         Slice table = Table(buffers, [0, 1, 0, Keys]);
-        double[] seconds = Timing.Interleaved(Rounds, 0.02, () => Read(k), () => backend.AttentionForward(shape, q, k, v, table, y, default));
+        double[] seconds = [.. Timing.Interleaved(Rounds, 0.02, () => Read(k), () => backend.AttentionForward(shape, q, k, v, table, y, default)).Select(sample => sample.Median)];
         double peak = k.Bytes / seconds[0] / 1e9, rate = 2 * k.Bytes / seconds[1] / 1e9;
         Console.WriteLine($"decoding over {Keys} keys: {rate:F1} GB/s, {rate / peak:F2} of reading in order ({peak:F1} GB/s)");
     }

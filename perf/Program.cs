@@ -3,6 +3,7 @@ using IlgpuPeft.Perf;
 // Each verb is one benchmark. Run in Release: dotnet run -c Release --project perf -- gemm
 var verbs = new SortedDictionary<string, Action<string[]>>
 {
+    ["attention"] = _ => AttentionBenchmark.Run(),
     ["gemm"] = GemmBenchmark.Run,
     ["matvec"] = MatVecBenchmark.Run,
     ["step"] = StepBenchmark.Run,

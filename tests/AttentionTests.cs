@@ -1,3 +1,4 @@
+using System.Numerics;
 using IlgpuPeft.Kernels;
 using Xunit;
 
@@ -198,6 +199,32 @@ public class AttentionTests
             run.Backward();
             return [.. run.Oracle.Get(run.Y), .. run.Oracle.Get(run.Lse), .. run.Oracle.Get(run.DQuery), .. run.Oracle.Get(run.DKey), .. run.Oracle.Get(run.DValue)];
         });
+    }
+
+    [Fact]
+    public void Exp_everyFloatRange_isWithinTwoUlp()
+    {
+        for (float x = -87.3f; x < 88.3f; x += 0.000731f)
+        {
+            float expected = (float)Math.Exp(x), got = Lanes<float>.Exp(Vector.Create(x))[0];
+            Assert.True(Math.Abs((double)got - expected) <= 2 * Math.Max(MathF.BitIncrement(expected) - expected, 0), $"exp({x:r}) is {expected:r}, got {got:r}");
+        }
+
+        (float X, float Y)[] edges = [(0, 1), (-0f, 1), (-88, 0), (float.MinValue, 0), (float.NegativeInfinity, 0), (89, float.PositiveInfinity), (1e30f, float.PositiveInfinity),
+            (float.PositiveInfinity, float.PositiveInfinity), (float.NaN, float.NaN)];
+        Assert.All(edges, edge => Assert.Equal(edge.Y, Lanes<float>.Exp(Vector.Create(edge.X))[0]));
+    }
+
+    [Theory]
+    [InlineData("cpu")]
+    [InlineData("cpu-f64")]
+    public void Decoding_overSeveralParts_matchesTheFullMatrix(string device)
+    {
+        using var run = new Run(device, new Case("long", 6, 2, 20, 0, [0, 1, 0, 1000, 1, 1, 1000, 385, 2, 1, 1385, 384]), 12);
+        var (y, lse) = Full(run.Case, run.Q, run.K, run.V);
+        run.Forward();
+        run.Oracle.Close(y, run.Y, run.Oracle.Sums, "y");
+        run.Oracle.Close(lse, run.Lse, run.Oracle.Sums, "lse");
     }
 
     [Theory]

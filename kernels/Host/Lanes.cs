@@ -12,13 +12,38 @@ static unsafe class Lanes<T> where T : unmanaged, IBinaryFloatingPointIeee754<T>
         ? Vector.FusedMultiplyAdd(x.As<T, float>(), y.As<T, float>(), z.As<T, float>()).As<float, T>()
         : Vector.FusedMultiplyAdd(x.As<T, double>(), y.As<T, double>(), z.As<T, double>()).As<double, T>();
 
-    /// <summary>eˣ of each lane.</summary>
+    /// <summary>eˣ of each lane. In float: within 2 units in the last place, 1 at 0, 0 where the result is below the normal range, ∞ above x = 88.37, NaN for NaN.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector<T> Exp(Vector<T> x) => typeof(T) == typeof(float)
-        ? Vector.Exp(x.As<T, float>()).As<float, T>()
+        ? Exp(x.As<T, float>()).As<float, T>()
         : Vector.Exp(x.As<T, double>()).As<double, T>();
 
-    /// <summary>x *= scale; returns the largest.</summary>
+    // eˣ = 2ⁿ·eʳ, n = round(x·log₂ e), |r| ≤ ln 2 / 2, eʳ by its Taylor polynomial of degree 7, whose next term is 5e-9. The library's exponential
+    // goes through double and takes four times as long, which a third of attention would be.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    static Vector<float> Exp(Vector<float> x)
+    {
+        const float Lowest = -87.33654f;   // -126·ln 2: the smallest normal number
+        const float Integer = 12582912f;   // 1.5·2²³: adding it leaves the nearest integer in the low bits
+        var capped = Vector.MinNative(Vector.Create(89f), x);
+        var shifted = Vector.FusedMultiplyAdd(capped, Vector.Create(1.44269504f), Vector.Create(Integer));
+        var n = shifted - Vector.Create(Integer);
+        // ln 2 in two parts, the first of few bits, so that n times it is exact.
+        var r = Vector.FusedMultiplyAdd(n, Vector.Create(-0.693359375f), capped);
+        r = Vector.FusedMultiplyAdd(n, Vector.Create(2.12194440e-4f), r);
+        var power = Vector.FusedMultiplyAdd(r, Vector.Create(1 / 5040f), Vector.Create(1 / 720f));
+        power = Vector.FusedMultiplyAdd(power, r, Vector.Create(1 / 120f));
+        power = Vector.FusedMultiplyAdd(power, r, Vector.Create(1 / 24f));
+        power = Vector.FusedMultiplyAdd(power, r, Vector.Create(1 / 6f));
+        power = Vector.FusedMultiplyAdd(power, r, Vector.Create(0.5f));
+        power = Vector.FusedMultiplyAdd(power, r, Vector<float>.One);
+        power = Vector.FusedMultiplyAdd(power, r, Vector<float>.One);
+        // The exponent field of 2ⁿ; 255, which is ∞, for n = 128.
+        var scale = Vector.AsVectorSingle((Vector.AsVectorInt32(shifted) + Vector.Create(127)) << 23);
+        return Vector.ConditionalSelect(Vector.LessThan(x, Vector.Create(Lowest)), Vector<float>.Zero, power * scale);
+    }
+
+    /// <summary>x *= scale; returns the largest, whatever NaN there is beside it.</summary>
     public static T ScaleAndMax(T* x, int n, T scale)
     {
         var factor = Vector.Create(scale);
@@ -34,12 +59,15 @@ static unsafe class Lanes<T> where T : unmanaged, IBinaryFloatingPointIeee754<T>
         var result = T.NegativeInfinity;
         for (; i < n; i++)
         {
-            result = T.Max(result, x[i] *= scale);
+            x[i] *= scale;
+            result = x[i] > result ? x[i] : result;
         }
 
+        T* lanes = stackalloc T[Vector<T>.Count];
+        best.Store(lanes);
         for (int lane = 0; lane < Vector<T>.Count; lane++)
         {
-            result = T.Max(result, best[lane]);
+            result = lanes[lane] > result ? lanes[lane] : result;
         }
 
         return result;
@@ -61,7 +89,7 @@ static unsafe class Lanes<T> where T : unmanaged, IBinaryFloatingPointIeee754<T>
         var result = Vector.Sum(sum);
         for (; i < n; i++)
         {
-            result += x[i] = T.Exp(x[i] - shift);
+            result += x[i] = Exp(Vector.Create(x[i] - shift))[0];
         }
 
         return result;
@@ -99,19 +127,19 @@ static unsafe class Lanes<T> where T : unmanaged, IBinaryFloatingPointIeee754<T>
         }
     }
 
-    /// <summary>x *= scale.</summary>
-    public static void Scale(T* x, int n, T scale)
+    /// <summary>y = scale · x; y may be x.</summary>
+    public static void Scale(T* x, int n, T scale, T* y)
     {
         var factor = Vector.Create(scale);
         int i = 0;
         for (; i <= n - Vector<T>.Count; i += Vector<T>.Count)
         {
-            (Vector.Load(x + i) * factor).Store(x + i);
+            (Vector.Load(x + i) * factor).Store(y + i);
         }
 
         for (; i < n; i++)
         {
-            x[i] *= scale;
+            y[i] = scale * x[i];
         }
     }
 

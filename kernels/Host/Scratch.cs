@@ -12,6 +12,7 @@ enum ScratchSlot
     BlockScales,
     LoraGradient,
     Attention,
+    AttentionParts,
     HeadGradients,
     Logits,
     Hidden,

@@ -4,7 +4,7 @@ namespace IlgpuPeft.Kernels;
 
 /// <summary>
 /// Products of cache-sized matrices: the inner loop of <see cref="Attention"/>. The right operand is packed in panels of <see cref="Columns"/>
-/// columns, panel[k][column], zero beyond the last column; the left one is read in place through two strides, so a transpose costs nothing.
+/// columns, panel[k][column], as <see cref="Packing"/> does for large products; the left one is read in place through two strides, so a transpose costs nothing.
 /// </summary>
 static unsafe class Tile<T> where T : unmanaged, IBinaryFloatingPointIeee754<T>
 {
@@ -17,47 +17,13 @@ static unsafe class Tile<T> where T : unmanaged, IBinaryFloatingPointIeee754<T>
     /// <summary><paramref name="n"/> rounded up to whole panels.</summary>
     public static int Pad(int n) => (n + Columns - 1) / Columns * Columns;
 
-    /// <summary>Packs b [depth, n] with row stride <paramref name="stride"/>; panels are <paramref name="panelDepth"/> ≥ depth rows apart.</summary>
-    public static void Pack(T* b, nint stride, int depth, int n, T* panels, int panelDepth)
-    {
-        for (int j = 0; j < n; j += Columns, panels += panelDepth * Columns)
-        {
-            int width = Math.Min(Columns, n - j);
-            for (int k = 0; k < depth; k++)
-            {
-                var row = new Span<T>(panels + k * Columns, Columns);
-                new ReadOnlySpan<T>(b + k * stride + j, width).CopyTo(row);
-                row[width..].Clear();
-            }
-        }
-    }
+    /// <summary>Packs b [depth, n], whose rows are <paramref name="stride"/> elements apart.</summary>
+    public static void Pack(T* b, long stride, int depth, int n, T* panels) =>
+        Packing.Pack(new Operand<T>((nint)b, stride, DepthAlongRows: false), 0, n, 0, depth, Columns, panels);
 
-    /// <summary>Packs the transpose of b [n, depth] with row stride <paramref name="stride"/>.</summary>
-    public static void PackTransposed(T* b, nint stride, int n, int depth, T* panels)
-    {
-        int columns = Columns;
-        for (int j = 0; j < n; j += columns, panels += depth * columns)
-        {
-            int width = Math.Min(columns, n - j);
-            for (int column = 0; column < columns; column++)
-            {
-                T* source = b + (j + Math.Min(column, width - 1)) * stride;
-                T* target = panels + column;
-                for (int k = 0; k < depth; k++)
-                {
-                    target[k * columns] = source[k];
-                }
-            }
-
-            for (int column = width; column < columns; column++)
-            {
-                for (int k = 0; k < depth; k++)
-                {
-                    panels[k * columns + column] = T.Zero;
-                }
-            }
-        }
-    }
+    /// <summary>Packs the transpose of b [n, depth], whose rows are <paramref name="stride"/> elements apart.</summary>
+    public static void PackTransposed(T* b, long stride, int n, int depth, T* panels) =>
+        Packing.Pack(new Operand<T>((nint)b, stride, DepthAlongRows: true), 0, n, 0, depth, Columns, panels);
 
     /// <summary>
     /// c[i, j] (+)= Σ_k a[i·rowStride + k·depthStride] · b[k, j], k in ascending order, fused. Writes whole register blocks: c has room for m rounded up to

@@ -5,8 +5,8 @@
 // Grad       D = Σ_c dy·y · dP = dy·vᵀ · dS = P·(dP − D) · dq = scale·dS·k · dk = scale·dSᵀ·q · dv = Pᵀ·dy
 // Shapes     q, y [N, H, C] · k, v [M, G, C] · sequences [S, 4] i32 · lse [N, H]; C is any width, T is float or double
 // Layout     row-major. Keys and values are packed per block into panels (Tile); queries are read in place
-// Launch     forward: a task is (sequence, key/value head, block of queries), or with one query (sequence, key/value head), which streams the
-//            cache once for all heads of the group. Backward: a task is (sequence, query head); the heads of a group are then summed in order
+// Launch     forward: a task is (sequence, key/value head, block of queries); with one query (sequence, part of its keys) for all heads at once.
+//            Backward: a task is (sequence, query head); the heads of a group are then summed in order
 // Floor      forward 4·C, backward 10·C flops per visible (query, key, head); bytes are those of the arguments. Compute-bound but for decoding
 // Numerics   sums in T, in an order set by the shapes alone: the same bits for any number of threads, and for a sequence packed or by itself
 // Source     Dao 2023, arXiv:2307.08691 (FlashAttention-2), algorithms 1 and 2; online softmax: Milakov and Gimelshein 2018, arXiv:1805.02867
@@ -28,15 +28,17 @@ static unsafe partial class Attention
     public static void Forward<T>(AttentionShape shape, Slice q, Slice k, Slice v, Slice sequences, Slice y, Slice lse)
         where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        var (queryRows, keyRows) = Check(nameof(Forward), shape, q, k, v, sequences);
-        Expect.Length(nameof(Forward), nameof(y), y, q.Length);
+        var (queryRows, keyRows) = Check<T>("AttentionForward", shape, q, k, v, sequences);
+        Expect.Element<T>("AttentionForward", nameof(y), y);
+        Expect.Length("AttentionForward", nameof(y), y, q.Length);
         if (!lse.IsEmpty)
         {
-            Expect.Length(nameof(Forward), nameof(lse), lse, queryRows * shape.Heads);
+            Expect.Element<T>("AttentionForward", nameof(lse), lse);
+            Expect.Length("AttentionForward", nameof(lse), lse, queryRows * shape.Heads);
         }
 
         var table = new ReadOnlySpan<Sequence>((void*)sequences.Address, (int)(sequences.Length / 4));
-        if (Check(nameof(Forward), table, queryRows, keyRows, false) < queryRows)
+        if (Check("AttentionForward", table, queryRows, keyRows, false) < queryRows)
         {
             new Span<byte>((void*)y.Address, checked((int)y.Bytes)).Clear();
             new Span<byte>((void*)lse.Address, checked((int)lse.Bytes)).Clear();
@@ -52,10 +54,14 @@ static unsafe partial class Attention
 
         Workers.Run(table.Length * blocks * shape.KeyValueHeads, new ForwardJob<T>(shape, (Sequence*)sequences.Address, table.Length, blocks, queryBlock,
             q.Pointer<T>(), k.Pointer<T>(), v.Pointer<T>(), y.Pointer<T>(), lse.Pointer<T>()));
+        Decode(shape, table, q.Pointer<T>(), k.Pointer<T>(), v.Pointer<T>(), y.Pointer<T>(), lse.Pointer<T>());
     }
 
-    static (long QueryRows, long KeyRows) Check(string operation, AttentionShape shape, Slice q, Slice k, Slice v, Slice sequences)
+    static (long QueryRows, long KeyRows) Check<T>(string operation, AttentionShape shape, Slice q, Slice k, Slice v, Slice sequences)
     {
+        Expect.Element<T>(operation, nameof(q), q);
+        Expect.Element<T>(operation, nameof(k), k);
+        Expect.Element<T>(operation, nameof(v), v);
         Expect.That(shape.HeadWidth > 0 && shape.KeyValueHeads > 0 && shape.Heads > 0 && shape.Heads % shape.KeyValueHeads == 0 && shape.Window >= 0,
             operation, $"{shape} is not a shape: key/value heads must divide heads, width be positive, window not negative.");
         long queryWidth = (long)shape.Heads * shape.HeadWidth, keyWidth = (long)shape.KeyValueHeads * shape.HeadWidth;
@@ -110,16 +116,7 @@ static unsafe partial class Attention
             (int block, index) = Math.DivRem(index, count);
             var sequence = sequences[index];
             int from = (blocks - 1 - block) * queryBlock;
-            if (from >= sequence.Queries)
-            {
-                return;
-            }
-
-            if (sequence.Queries == 1)
-            {
-                Decode(sequence, head);
-            }
-            else
+            if (sequence.Queries > 1 && from < sequence.Queries)
             {
                 Block(sequence, head, from, Math.Min(from + queryBlock, sequence.Queries));
             }
@@ -127,13 +124,13 @@ static unsafe partial class Attention
 
         void Block(Sequence sequence, int head, int from, int to)
         {
-            int padded = Tile<T>.Pad(width), rows = group * queryBlock;
+            int padded = Tile<T>.Pad(width), queries = (to - from + Strip - 1) / Strip * Strip, rows = group * queries;
             T* scores = Scratch.Get<T>(ScratchSlot.Attention, (long)Strip * KeyBlock + 2L * KeyBlock * padded + (long)rows * padded + 2L * rows);
-            T* keyPanels = scores + Strip * KeyBlock;     // kᵀ: [C, keys]
+            T* keyPanels = scores + Strip * KeyBlock;       // kᵀ: [C, keys]
             T* valuePanels = keyPanels + KeyBlock * padded; // v: [keys, C]
-            T* sums = valuePanels + KeyBlock * padded;    // [group, queries, C]
-            T* maxima = sums + rows * padded;             // [group, queries]
-            T* totals = maxima + rows;                    // [group, queries]
+            T* sums = valuePanels + KeyBlock * padded;      // [group, queries, C]
+            T* maxima = sums + rows * padded;               // [group, queries]
+            T* totals = maxima + rows;                      // [group, queries]
             new Span<T>(sums, rows * padded).Clear();
             new Span<T>(maxima, rows).Fill(T.NegativeInfinity);
             new Span<T>(totals, rows).Clear();
@@ -144,20 +141,20 @@ static unsafe partial class Attention
                 int keys = Math.Min(KeyBlock, keyEnd - start);
                 nint at = (nint)(sequence.Key + start) * keyStride + head * width;
                 Tile<T>.PackTransposed(k + at, keyStride, keys, width, keyPanels);
-                Tile<T>.Pack(v + at, keyStride, keys, width, valuePanels, KeyBlock);
+                Tile<T>.Pack(v + at, keyStride, keys, width, valuePanels);
                 for (int i = 0; i < group; i++)
                 {
                     // Earlier strips end before a block that lies wholly after their last query.
                     for (int query = from; query < to; query += Strip)
                     {
-                        int strip = Math.Min(Strip, to - query), row = i * queryBlock + query - from;
+                        int strip = Math.Min(Strip, to - query), row = i * queries + query - from;
                         int seen = Math.Min(keys, sequence.Offset + query + strip - start);
                         if (seen > 0)
                         {
                             T* source = q + (sequence.Query + query) * queryStride + (head * group + i) * width;
                             Tile<T>.Multiply(strip, seen, width, source, queryStride, 1, keyPanels, width, scores, KeyBlock, false);
-                            Softmax(sequence, query, strip, start, seen, scores, sums + row * padded, maxima + row, totals + row);
-                            Tile<T>.Multiply(strip, width, seen, scores, KeyBlock, 1, valuePanels, KeyBlock, sums + row * padded, padded, true);
+                            Softmax(shape, sequence, query, strip, start, seen, scores, sums + row * padded, maxima + row, totals + row);
+                            Tile<T>.Multiply(strip, width, seen, scores, KeyBlock, 1, valuePanels, keys, sums + row * padded, padded, true);
                         }
                     }
                 }
@@ -167,96 +164,49 @@ static unsafe partial class Attention
             {
                 for (int query = from; query < to; query++)
                 {
-                    int row = i * queryBlock + query - from;
-                    Write(sequence.Query + query, head * group + i, sums + row * padded, maxima[row], totals[row]);
+                    int row = i * queries + query - from;
+                    Write(shape, sequence.Query + query, head * group + i, sums + row * padded, maxima[row], totals[row], y, lse);
                 }
             }
         }
+    }
 
-        /// <summary>Turns a strip of scores into exp(scale·score − maximum), zero where masked, after scaling what earlier blocks left.</summary>
-        void Softmax(Sequence sequence, int query, int strip, int start, int seen, T* scores, T* sums, T* maxima, T* totals)
+    /// <summary>Turns a strip of scores into exp(scale·score − maximum), zero where masked, after scaling what earlier blocks left.</summary>
+    static void Softmax<T>(AttentionShape shape, Sequence sequence, int query, int strip, int start, int seen, T* scores, T* sums, T* maxima, T* totals)
+        where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        int padded = Tile<T>.Pad(shape.HeadWidth);
+        var scale = T.CreateTruncating(shape.Scale);
+        for (int i = 0; i < strip; i++, scores += KeyBlock, sums += padded)
         {
-            int padded = Tile<T>.Pad(width);
-            var scale = T.CreateTruncating(shape.Scale);
-            for (int i = 0; i < strip; i++, scores += KeyBlock, sums += padded)
+            int first = Math.Max(0, sequence.First(query + i, shape.Window) - start), end = Math.Min(seen, sequence.Offset + query + i + 1 - start);
+            if (first >= end)
             {
-                int first = Math.Max(0, sequence.First(query + i, shape.Window) - start), end = Math.Min(seen, sequence.Offset + query + i + 1 - start);
-                if (first >= end)
-                {
-                    new Span<T>(scores, seen).Clear();
-                    continue;
-                }
+                new Span<T>(scores, seen).Clear();
+                continue;
+            }
 
-                new Span<T>(scores, first).Fill(T.NegativeInfinity);
-                new Span<T>(scores + end, Tile<T>.Pad(seen) - end).Fill(T.NegativeInfinity);
-                var maximum = T.Max(maxima[i], Lanes<T>.ScaleAndMax(scores, Tile<T>.Pad(seen), scale));
-                var kept = T.Exp(maxima[i] - maximum);
-                totals[i] = totals[i] * kept + Lanes<T>.ExpAndSum(scores, Tile<T>.Pad(seen), maximum);
-                maxima[i] = maximum;
-                if (kept != T.One)
-                {
-                    Lanes<T>.Scale(sums, padded, kept);
-                }
+            new Span<T>(scores, first).Fill(T.NegativeInfinity);
+            new Span<T>(scores + end, Tile<T>.Pad(seen) - end).Fill(T.NegativeInfinity);
+            var maximum = T.Max(maxima[i], Lanes<T>.ScaleAndMax(scores, Tile<T>.Pad(seen), scale));
+            var kept = T.Exp(maxima[i] - maximum);
+            totals[i] = totals[i] * kept + Lanes<T>.ExpAndSum(scores, Tile<T>.Pad(seen), maximum);
+            maxima[i] = maximum;
+            if (kept != T.One)
+            {
+                Lanes<T>.Scale(sums, padded, kept, sums);
             }
         }
+    }
 
-        /// <summary>One query: bound by the bytes of the keys and values, which are read once for all heads of the group.</summary>
-        void Decode(Sequence sequence, int head)
+    /// <summary>Writes a head of a row: the sums over their total, and the logarithm of the denominator.</summary>
+    static void Write<T>(AttentionShape shape, int row, int head, T* sums, T maximum, T total, T* y, T* lse) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        nint at = (nint)row * shape.Heads + head;
+        Lanes<T>.Scale(sums, shape.HeadWidth, T.One / total, y + at * shape.HeadWidth);
+        if (lse != null)
         {
-            int padded = Tile<T>.Pad(width);
-            T* scores = Scratch.Get<T>(ScratchSlot.Attention, (long)group * (KeyBlock + padded + 2));
-            T* sums = scores + group * KeyBlock; // [group, C]
-            T* maxima = sums + group * padded;   // [group]
-            T* totals = maxima + group;          // [group]
-            new Span<T>(sums, group * padded).Clear();
-            new Span<T>(maxima, group).Fill(T.NegativeInfinity);
-            new Span<T>(totals, group).Clear();
-
-            T* query = q + sequence.Query * queryStride + head * group * width;
-            for (int start = sequence.First(0, shape.Window); start < sequence.Keys; start += KeyBlock)
-            {
-                int keys = Math.Min(KeyBlock, sequence.Keys - start);
-                nint at = (nint)(sequence.Key + start) * keyStride + head * width;
-                for (int j = 0; j < keys; j++)
-                {
-                    for (int i = 0; i < group; i++)
-                    {
-                        scores[i * KeyBlock + j] = Lanes<T>.Dot(query + i * width, k + at + j * keyStride, width);
-                    }
-                }
-
-                for (int i = 0; i < group; i++)
-                {
-                    Softmax(sequence, 0, 1, start, keys, scores + i * KeyBlock, sums + i * padded, maxima + i, totals + i);
-                }
-
-                for (int j = 0; j < keys; j++)
-                {
-                    for (int i = 0; i < group; i++)
-                    {
-                        Lanes<T>.AddScaled(v + at + j * keyStride, width, scores[i * KeyBlock + j], sums + i * padded);
-                    }
-                }
-            }
-
-            for (int i = 0; i < group; i++)
-            {
-                Write(sequence.Query, head * group + i, sums + i * padded, maxima[i], totals[i]);
-            }
-        }
-
-        void Write(int row, int head, T* sum, T maximum, T total)
-        {
-            T* target = y + row * queryStride + head * width;
-            for (int c = 0; c < width; c++)
-            {
-                target[c] = sum[c] / total;
-            }
-
-            if (lse != null)
-            {
-                lse[(nint)row * shape.Heads + head] = maximum + T.Log(total);
-            }
+            lse[at] = maximum + T.Log(total);
         }
     }
 }

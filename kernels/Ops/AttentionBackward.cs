@@ -12,15 +12,16 @@ static unsafe partial class Attention
     public static void Backward<T>(AttentionShape shape, Slice dy, Slice q, Slice k, Slice v, Slice sequences, Slice y, Slice lse, Slice dq, Slice dk, Slice dv)
         where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        var (queryRows, keyRows) = Check(nameof(Backward), shape, q, k, v, sequences);
-        Expect.Length(nameof(Backward), nameof(dy), dy, q.Length);
-        Expect.Length(nameof(Backward), nameof(y), y, q.Length);
-        Expect.Length(nameof(Backward), nameof(lse), lse, queryRows * shape.Heads);
-        Expect.Length(nameof(Backward), nameof(dq), dq, q.Length);
-        Expect.Length(nameof(Backward), nameof(dk), dk, k.Length);
-        Expect.Length(nameof(Backward), nameof(dv), dv, k.Length);
+        var (queryRows, keyRows) = Check<T>("AttentionBackward", shape, q, k, v, sequences);
+        foreach (var (name, slice, length) in (ReadOnlySpan<(string, Slice, long)>)[(nameof(dy), dy, q.Length), (nameof(y), y, q.Length), (nameof(lse), lse, queryRows * shape.Heads),
+            (nameof(dq), dq, q.Length), (nameof(dk), dk, k.Length), (nameof(dv), dv, k.Length)])
+        {
+            Expect.Element<T>("AttentionBackward", name, slice);
+            Expect.Length("AttentionBackward", name, slice, length);
+        }
+
         var table = new ReadOnlySpan<Sequence>((void*)sequences.Address, (int)(sequences.Length / 4));
-        Check(nameof(Backward), table, queryRows, keyRows, true);
+        Check("AttentionBackward", table, queryRows, keyRows, true);
         new Span<byte>((void*)dq.Address, checked((int)dq.Bytes)).Clear();
         new Span<byte>((void*)dk.Address, checked((int)dk.Bytes)).Clear();
         new Span<byte>((void*)dv.Address, checked((int)dv.Bytes)).Clear();
@@ -77,7 +78,7 @@ static unsafe partial class Attention
                 nint at = (nint)(sequence.Key + key) * keyStride + keyHead * width;
                 Tile<T>.PackTransposed(k + at, keyStride, keys, width, keysTransposed);
                 Tile<T>.PackTransposed(v + at, keyStride, keys, width, valuesTransposed);
-                Tile<T>.Pack(k + at, keyStride, keys, width, keyPanels, KeyBlock);
+                Tile<T>.Pack(k + at, keyStride, keys, width, keyPanels);
                 new Span<T>(keySums, 2 * keyTile).Clear();
 
                 int from = Math.Max(0, key - sequence.Offset) / BackwardStrip * BackwardStrip;
@@ -103,11 +104,11 @@ static unsafe partial class Attention
                         new Span<T>(row + end, seen - end).Clear();
                     }
 
-                    Tile<T>.Pack(rows, queryStride, strip, width, queryPanels, BackwardStrip);
-                    Tile<T>.Pack(outputs, queryStride, strip, width, outputPanels, BackwardStrip);
-                    Tile<T>.Multiply(strip, width, seen, gradients, KeyBlock, 1, keyPanels, KeyBlock, querySums + (nint)query * padded, padded, true);
-                    Tile<T>.Multiply(seen, width, strip, gradients, 1, KeyBlock, queryPanels, BackwardStrip, keySums, padded, true);
-                    Tile<T>.Multiply(seen, width, strip, scores, 1, KeyBlock, outputPanels, BackwardStrip, valueSums, padded, true);
+                    Tile<T>.Pack(rows, queryStride, strip, width, queryPanels);
+                    Tile<T>.Pack(outputs, queryStride, strip, width, outputPanels);
+                    Tile<T>.Multiply(strip, width, seen, gradients, KeyBlock, 1, keyPanels, keys, querySums + (nint)query * padded, padded, true);
+                    Tile<T>.Multiply(seen, width, strip, gradients, 1, KeyBlock, queryPanels, strip, keySums, padded, true);
+                    Tile<T>.Multiply(seen, width, strip, scores, 1, KeyBlock, outputPanels, strip, valueSums, padded, true);
                 }
 
                 nint row0 = (nint)(sequence.Key + key) * queryStride + head * width;
@@ -122,10 +123,7 @@ static unsafe partial class Attention
         {
             for (int i = 0; i < rows; i++, sums += padded, target += queryStride)
             {
-                for (int c = 0; c < width; c++)
-                {
-                    target[c] = scale * sums[c];
-                }
+                Lanes<T>.Scale(sums, width, scale, target);
             }
         }
     }

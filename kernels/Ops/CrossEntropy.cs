@@ -154,7 +154,7 @@ static unsafe class CrossEntropy
             if (coefficients != null)
             {
                 var factor = coefficients[row] * scale;
-                Lanes<T>.Scale(z, vocabulary, -factor / T.CreateTruncating(total));
+                Lanes<T>.Scale(z, vocabulary, -factor / T.CreateTruncating(total), z);
                 z[target] += factor;
             }
         }

@@ -5,7 +5,7 @@
 // Shapes     logits [B, V] · ids [B] i32 · logprobs [B]
 // Launch     a task is one row
 // Floor      bytes of the logits, two exponentials of each; kept tokens are taken off a heap built in V steps, log V each: V is never sorted
-// Numerics   sums in double; order is by logit, then by id, so ties are cut the same way everywhere. Without filters tokens are summed in order of id
+// Numerics   sums in T within 1,024 weights, then in double; order is by logit, then by id, so ties are cut the same way everywhere. Without filters tokens are summed in order of id
 // Source     top-k: Fan et al. 2018, arXiv:1805.04833; top-p: Holtzman et al. 2019, arXiv:1904.09751
 
 using System.Numerics;
@@ -16,6 +16,8 @@ namespace IlgpuPeft.Kernels;
 static unsafe class Sampler
 {
     const string Operation = "Sample";
+
+    const int Part = 1024; // weights summed in T before the sum goes on in double
 
     /// <inheritdoc cref="Backend.Sample" />
     public static void Draw<T>(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) where T : unmanaged, IBinaryFloatingPointIeee754<T>
@@ -57,10 +59,9 @@ static unsafe class Sampler
                 weights[i] = (row[i] - row[best]) * scale;
             }
 
-            System.Numerics.Tensors.TensorPrimitives.Exp(new ReadOnlySpan<T>(weights, vocabulary), new Span<T>(weights, vocabulary));
-            for (int i = 0; i < vocabulary; i++)
+            for (int start = 0; start < vocabulary; start += Part)
             {
-                total += double.CreateTruncating(weights[i]);
+                total += double.CreateTruncating(Lanes<T>.ExpAndSum(weights + start, Math.Min(Part, vocabulary - start), T.Zero));
             }
 
             bool all = (sampling.TopK == 0 || sampling.TopK >= vocabulary) && sampling.TopP == 1;

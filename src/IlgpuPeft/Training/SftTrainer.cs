@@ -112,8 +112,8 @@ public sealed class SftTrainer : IDisposable
         {
             (last, position) = Step(done, position, schedule);
             done++;
-            bool stops = done == TotalSteps || cancel.IsCancellationRequested;
-            if (done == TotalSteps || (options.EvaluateEvery > 0 && done % options.EvaluateEvery == 0))
+            bool finished = done == TotalSteps;
+            if (finished || (options.EvaluateEvery > 0 && done % options.EvaluateEvery == 0))
             {
                 latest = EvaluationLoss(CancellationToken.None);
                 last = last with { EvaluationLoss = latest };
@@ -122,7 +122,8 @@ public sealed class SftTrainer : IDisposable
             folder?.Append(last);
             progress?.Report(last);
             alarms = options.LossWatchdogThreshold > 0 && last.Loss > options.LossWatchdogThreshold ? alarms + 1 : 0;
-            if ((options.SaveEvery > 0 && done % options.SaveEvery == 0) || (stops && (options.SaveEvery > 0 || done < TotalSteps)))
+            bool cancelled = !finished && cancel.IsCancellationRequested; // read once: what is decided here is also what is saved
+            if (cancelled || (options.SaveEvery > 0 && (finished || done % options.SaveEvery == 0)))
             {
                 folder?.SaveCheckpoint(new ResumeState { Step = done, Epoch = position.Epoch, Index = position.Index, Fingerprint = Fingerprint() }, weights, optimizer, model.Backend);
             }
@@ -132,9 +133,9 @@ public sealed class SftTrainer : IDisposable
                 throw new InvalidOperationException($"SftTrainer: the loss was above {options.LossWatchdogThreshold} for {alarms} steps in a row, {last.Loss:0.###} at step {done}. Lower learning_rate, or check the data.");
             }
 
-            if (done < TotalSteps)
+            if (cancelled)
             {
-                cancel.ThrowIfCancellationRequested();
+                throw new OperationCanceledException($"SftTrainer: cancelled after step {done} of {TotalSteps}.", cancel);
             }
         }
 

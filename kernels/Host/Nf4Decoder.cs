@@ -37,11 +37,11 @@ static unsafe class Nf4Decoder
     {
         var scales = weight.Scales!;
         byte* codes = (byte*)weight.Values.Address;
-        int blockSize = scales.BlockSize;
-        while (count > 0)
+        long block = start / scales.BlockSize;
+        int left = scales.BlockSize - (int)(start % scales.BlockSize);
+        for (; count > 0; block++, left = scales.BlockSize)
         {
-            long block = start / blockSize;
-            int run = (int)Math.Min(count, (block + 1) * blockSize - start);
+            int run = Math.Min(count, left);
             DecodeRun(codes, start, run, Scale(scales, block), destination);
             start += run;
             destination += run;

@@ -37,14 +37,28 @@ static unsafe class Nf4MatVec
         }
     }
 
-    /// <summary>The scale of every unit of a run, in this thread's scratch.</summary>
+    /// <summary>The scale of every unit of a run: the stored ones where they can be used as they are, else in this thread's scratch.</summary>
     public static float* Scales(Weight weight, long start, int count)
     {
         var scales = weight.Scales!;
-        float* result = Scratch.Get<float>(ScratchSlot.BlockScales, count / Unit);
-        for (int unit = 0; unit < count / Unit; unit++)
+        if (!scales.IsDouble && scales.BlockSize == Unit)
         {
-            result[unit] = Nf4Decoder.Scale(scales, (start + (long)unit * Unit) / scales.BlockSize);
+            return (float*)scales.AbsMax.Address + start / Unit;
+        }
+
+        float* result = Scratch.Get<float>(ScratchSlot.BlockScales, count / Unit);
+        long block = start / scales.BlockSize;
+        int position = (int)(start % scales.BlockSize);
+        float scale = Nf4Decoder.Scale(scales, block);
+        for (int unit = 0; unit < count / Unit; unit++, position += Unit)
+        {
+            if (position == scales.BlockSize)
+            {
+                position = 0;
+                scale = Nf4Decoder.Scale(scales, ++block);
+            }
+
+            result[unit] = scale;
         }
 
         return result;

@@ -26,6 +26,10 @@ static unsafe class Gemm
     // Packed at a time, shared by all threads, for the third-level cache: up to 4.5 MB of B and 6 MB of A at full depth.
     const int PassColumns = 3072, PassRows = 4032;
 
+    // From so many columns on, and while all of A fits the third-level cache (8 MB of floats), tasks pack B for themselves.
+    const int WideColumns = 3072;
+    const long WideElements = 1 << 21;
+
     const int CacheLine = 64; // bytes
 
     const int PackLanes = 96; // rows or columns that one task packs; a multiple of every tile
@@ -87,6 +91,12 @@ static unsafe class Gemm
     {
         int blocks = Math.Max(1, Ceiling(k, MaxDepth));
         int maxDepth = RoundUp(Ceiling(k, blocks), DepthUnit);
+        if (n >= WideColumns && k > 0 && (long)m * k <= WideElements)
+        {
+            RunWide<T, TKernel>(m, n, k, maxDepth, alpha, a, b, beta, c, ldc);
+            return;
+        }
+
         T* packedA = Scratch.Get<T>(ScratchSlot.PackedA, (long)RoundUp(Math.Min(m, PassRows), TKernel.Rows) * maxDepth);
         T* packedB = Scratch.Get<T>(ScratchSlot.PackedB, (long)RoundUp(Math.Min(n, PassColumns), TKernel.Columns) * maxDepth);
         for (int row = 0; row < m; row += PassRows)
@@ -119,6 +129,30 @@ static unsafe class Gemm
         }
     }
 
+    /// <summary>
+    /// Many columns, as of a vocabulary: all of A is packed first, and then each task packs its columns of B for itself, so that reading B
+    /// from memory overlaps the other threads' arithmetic, and its columns of C stay in cache from one depth block to the next.
+    /// </summary>
+    static void RunWide<T, TKernel>(int m, int n, int k, int maxDepth, T alpha, in Operand<T> a, in Operand<T> b, T beta, T* c, long ldc)
+        where T : unmanaged, IBinaryFloatingPointIeee754<T> where TKernel : struct, IMicroKernel<T>
+    {
+        int rows = RoundUp(m, TKernel.Rows);
+        T* packedA = Scratch.Get<T>(ScratchSlot.PackedA, (long)rows * k);
+        for (int k0 = 0; k0 < k; k0 += maxDepth)
+        {
+            int packTasks = Ceiling(m, PackLanes);
+            Workers.Run(packTasks, new PackJob<T>
+            {
+                A = a, Rows = m, K0 = k0, Depth = Math.Min(maxDepth, k - k0), WidthA = TKernel.Rows, TasksA = packTasks, PackedA = packedA + (long)rows * k0,
+            });
+        }
+
+        Workers.Run(Ceiling(n, TaskColumns), new WideJob<T, TKernel>
+        {
+            A = packedA, B = b, C = c, Ldc = ldc, Rows = m, Columns = n, K = k, MaxDepth = maxDepth, Alpha = alpha, Beta = beta,
+        });
+    }
+
     static int Ceiling(int x, int unit) => (x + unit - 1) / unit;
 
     static int RoundUp(int x, int unit) => Ceiling(x, unit) * unit;
@@ -145,7 +179,7 @@ static unsafe class Gemm
         }
     }
 
-    /// <summary>One block [RowsPerTask, TaskColumns] of C: a panel of B stays in the first-level cache while all panels of A pass by.</summary>
+    /// <summary>One block [RowsPerTask, TaskColumns] of C.</summary>
     struct TileJob<T, TKernel> : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T> where TKernel : struct, IMicroKernel<T>
     {
         public T* A, B, C;
@@ -155,55 +189,83 @@ static unsafe class Gemm
 
         public readonly void Run(int index)
         {
-            // Neighbouring tasks share their columns of B.
-            int firstRow = index % Tall * RowsPerTask, lastRow = Math.Min(firstRow + RowsPerTask, Rows);
-            int firstColumn = index / Tall * TaskColumns, lastColumn = Math.Min(firstColumn + TaskColumns, Columns);
-            T* edge = stackalloc T[TKernel.Rows * TKernel.Columns];
-            for (int j = firstColumn; j < lastColumn; j += TKernel.Columns)
+            int row = index % Tall * RowsPerTask, column = index / Tall * TaskColumns; // neighbouring tasks share their columns of B
+            MultiplyPacked<T, TKernel>(A + (long)row * Depth, B + (long)column * Depth, C + row * Ldc + column, Ldc,
+                Math.Min(RowsPerTask, Rows - row), Math.Min(TaskColumns, Columns - column), Depth, Alpha, Beta);
+        }
+    }
+
+    /// <summary>TaskColumns columns of C, all rows and the whole depth.</summary>
+    struct WideJob<T, TKernel> : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T> where TKernel : struct, IMicroKernel<T>
+    {
+        public T* A, C;
+        public Operand<T> B;
+        public long Ldc;
+        public int Rows, Columns, K, MaxDepth;
+        public T Alpha, Beta;
+
+        public readonly void Run(int index)
+        {
+            int column = index * TaskColumns, columns = Math.Min(TaskColumns, Columns - column);
+            T* packedB = Scratch.Get<T>(ScratchSlot.PackedB, (long)TaskColumns * MaxDepth);
+            for (int k0 = 0; k0 < K; k0 += MaxDepth)
             {
-                T* b = B + (long)j * Depth;
-                for (int i = firstRow; i < lastRow; i += TKernel.Rows)
+                int depth = Math.Min(MaxDepth, K - k0);
+                Packing.Pack(B, column, columns, k0, depth, TKernel.Columns, packedB);
+                MultiplyPacked<T, TKernel>(A + (long)RoundUp(Rows, TKernel.Rows) * k0, packedB, C + column, Ldc, Rows, columns, depth, Alpha, k0 == 0 ? Beta : T.One);
+            }
+        }
+    }
+
+    /// <summary>C = beta·C + alpha·a·b of packed blocks: a panel of b stays in the first-level cache while all panels of a pass by.</summary>
+    static void MultiplyPacked<T, TKernel>(T* packedA, T* packedB, T* c, long ldc, int rows, int columns, int depth, T alpha, T beta)
+        where T : unmanaged, IBinaryFloatingPointIeee754<T> where TKernel : struct, IMicroKernel<T>
+    {
+        T* edge = stackalloc T[TKernel.Rows * TKernel.Columns];
+        for (int j = 0; j < columns; j += TKernel.Columns)
+        {
+            T* b = packedB + (long)j * depth;
+            for (int i = 0; i < rows; i += TKernel.Rows)
+            {
+                T* a = packedA + (long)i * depth, tile = c + i * ldc + j;
+                if (i + TKernel.Rows <= rows && j + TKernel.Columns <= columns)
                 {
-                    T* a = A + (long)i * Depth, c = C + i * Ldc + j;
-                    if (i + TKernel.Rows <= lastRow && j + TKernel.Columns <= lastColumn)
-                    {
-                        Prefetch(c);
-                        TKernel.Multiply(Depth, a, b, c, Ldc, Alpha, Beta);
-                    }
-                    else
-                    {
-                        TKernel.Multiply(Depth, a, b, edge, TKernel.Columns, Alpha, T.Zero);
-                        Merge(edge, Math.Min(TKernel.Rows, lastRow - i), Math.Min(TKernel.Columns, lastColumn - j), c);
-                    }
+                    Prefetch<T, TKernel>(tile, ldc);
+                    TKernel.Multiply(depth, a, b, tile, ldc, alpha, beta);
+                }
+                else
+                {
+                    TKernel.Multiply(depth, a, b, edge, TKernel.Columns, alpha, T.Zero);
+                    Merge(edge, TKernel.Columns, Math.Min(TKernel.Rows, rows - i), Math.Min(TKernel.Columns, columns - j), tile, ldc, beta);
                 }
             }
         }
+    }
 
-        /// <summary>The tile of C is needed a few thousand cycles later, at the end of the micro-kernel.</summary>
-        readonly void Prefetch(T* c)
+    /// <summary>The tile of C is needed a few thousand cycles later, at the end of the micro-kernel.</summary>
+    static void Prefetch<T, TKernel>(T* c, long ldc) where T : unmanaged where TKernel : struct, IMicroKernel<T>
+    {
+        if (Sse.IsSupported)
         {
-            if (Sse.IsSupported)
+            for (int i = 0; i < TKernel.Rows; i++)
             {
-                for (int i = 0; i < TKernel.Rows; i++)
+                for (int j = 0; j < TKernel.Columns; j += CacheLine / sizeof(T))
                 {
-                    for (int j = 0; j < TKernel.Columns; j += CacheLine / sizeof(T))
-                    {
-                        Sse.Prefetch0(c + i * Ldc + j);
-                    }
+                    Sse.Prefetch0(c + i * ldc + j);
                 }
             }
         }
+    }
 
-        readonly void Merge(T* tile, int rows, int columns, T* c)
+    static void Merge<T>(T* tile, int stride, int rows, int columns, T* c, long ldc, T beta) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        for (int i = 0; i < rows; i++)
         {
-            for (int i = 0; i < rows; i++)
+            for (int j = 0; j < columns; j++)
             {
-                for (int j = 0; j < columns; j++)
-                {
-                    T* at = c + i * Ldc + j;
-                    T value = tile[i * TKernel.Columns + j];
-                    *at = Beta == T.Zero ? value : T.FusedMultiplyAdd(Beta, *at, value);
-                }
+                T* at = c + i * ldc + j;
+                T value = tile[i * stride + j];
+                *at = beta == T.Zero ? value : T.FusedMultiplyAdd(beta, *at, value);
             }
         }
     }

@@ -9,7 +9,6 @@
 // Source     Dettmers et al. 2023, arXiv:2305.14314 §3; table and nibble order as in bitsandbytes' checkpoints
 
 using System.Runtime.CompilerServices;
-using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
 using System.Runtime.Intrinsics.X86;
 
@@ -38,11 +37,11 @@ static unsafe class Nf4Decoder
     {
         var scales = weight.Scales!;
         byte* codes = (byte*)weight.Values.Address;
-        int blockSize = scales.BlockSize;
-        while (count > 0)
+        long block = start / scales.BlockSize;
+        int left = scales.BlockSize - (int)(start % scales.BlockSize);
+        for (; count > 0; block++, left = scales.BlockSize)
         {
-            long block = start / blockSize;
-            int run = (int)Math.Min(count, (block + 1) * blockSize - start);
+            int run = Math.Min(count, left);
             DecodeRun(codes, start, run, Scale(scales, block), destination);
             start += run;
             destination += run;
@@ -100,18 +99,15 @@ static unsafe class Nf4Decoder
     /// <summary>Byte p of every code, for p = 0 to 3: what turns 32 nibbles into 32 floats. Needs AVX2.</summary>
     public readonly struct Nf4Planes
     {
-        readonly Vector256<byte> plane0, plane1, plane2, plane3;
+        static readonly Vector256<byte> Byte0 = Plane(0), Byte1 = Plane(1), Byte2 = Plane(2), Byte3 = Plane(3);
 
+        // Fields of a local, so that a loop keeps them in registers.
+        readonly Vector256<byte> plane0 = Byte0, plane1 = Byte1, plane2 = Byte2, plane3 = Byte3;
+
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
         public Nf4Planes()
         {
-            ReadOnlySpan<byte> planes = Planes;
-            plane0 = Duplicate(planes);
-            plane1 = Duplicate(planes[16..]);
-            plane2 = Duplicate(planes[32..]);
-            plane3 = Duplicate(planes[48..]);
         }
-
-        static readonly byte[] Planes = Split();
 
         /// <summary>Vector v of the four (first to fourth) gets nibbles 4v to 4v+3 of each 16-byte lane.</summary>
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -131,25 +127,16 @@ static unsafe class Nf4Decoder
             fourth = Avx2.UnpackHigh(lowerHalves, upperHalves).AsSingle();
         }
 
-        static Vector256<byte> Duplicate(ReadOnlySpan<byte> plane)
+        static Vector256<byte> Plane(int index)
         {
-            var lane = Vector128.Create(plane);
-            return Vector256.Create(lane, lane);
-        }
-
-        static byte[] Split()
-        {
-            var planes = new byte[4 * 16];
-            var bytes = MemoryMarshal.AsBytes(Nf4.Codes);
+            Span<byte> plane = stackalloc byte[16];
             for (int code = 0; code < 16; code++)
             {
-                for (int p = 0; p < 4; p++)
-                {
-                    planes[16 * p + code] = bytes[4 * code + p];
-                }
+                plane[code] = (byte)(BitConverter.SingleToUInt32Bits(Nf4.Codes[code]) >> (8 * index));
             }
 
-            return planes;
+            var lane = Vector128.Create<byte>(plane);
+            return Vector256.Create(lane, lane);
         }
     }
 }

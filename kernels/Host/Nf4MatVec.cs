@@ -37,14 +37,28 @@ static unsafe class Nf4MatVec
         }
     }
 
-    /// <summary>The scale of every unit of a run, in this thread's scratch.</summary>
+    /// <summary>The scale of every unit of a run: the stored ones where they can be used as they are, else in this thread's scratch.</summary>
     public static float* Scales(Weight weight, long start, int count)
     {
         var scales = weight.Scales!;
-        float* result = Scratch.Get<float>(ScratchSlot.BlockScales, count / Unit);
-        for (int unit = 0; unit < count / Unit; unit++)
+        if (!scales.IsDouble && scales.BlockSize == Unit)
         {
-            result[unit] = Nf4Decoder.Scale(scales, (start + (long)unit * Unit) / scales.BlockSize);
+            return (float*)scales.AbsMax.Address + start / Unit;
+        }
+
+        float* result = Scratch.Get<float>(ScratchSlot.BlockScales, count / Unit);
+        long block = start / scales.BlockSize;
+        int position = (int)(start % scales.BlockSize);
+        float scale = Nf4Decoder.Scale(scales, block);
+        for (int unit = 0; unit < count / Unit; unit++, position += Unit)
+        {
+            if (position == scales.BlockSize)
+            {
+                position = 0;
+                scale = Nf4Decoder.Scale(scales, ++block);
+            }
+
+            result[unit] = scale;
         }
 
         return result;
@@ -56,7 +70,7 @@ static unsafe class Nf4MatVec
         byte* codes = (byte*)weight.Values.Address + start / 2;
         var planes = new Nf4Decoder.Nf4Planes();
         Vector256<float> total = default;
-        for (int done = 0; done < count; done += Unit, codes += Unit / 2, x += Unit)
+        for (int done = 0; done < count; done += Unit, codes += Unit / 2, x += Unit, scales++)
         {
             var (even, odd) = Nibbles(codes);
             planes.Decode(even, out var a, out var b, out var c, out var d);
@@ -67,7 +81,7 @@ static unsafe class Nf4MatVec
             right = Simd.Fma(b, Vector256.Load(x + 40), right);
             left = Simd.Fma(c, Vector256.Load(x + 48), left);
             right = Simd.Fma(d, Vector256.Load(x + 56), right);
-            total = Simd.Fma(Vector256.Create(scales[done / Unit]), left + right, total);
+            total = Simd.Fma(Vector256.Create(*scales), left + right, total);
         }
 
         return Vector256.Sum(total);
@@ -79,10 +93,10 @@ static unsafe class Nf4MatVec
         float* scales = Scales(weight, start, count);
         byte* codes = (byte*)weight.Values.Address + start / 2;
         var planes = new Nf4Decoder.Nf4Planes();
-        for (int done = 0; done < count; done += Unit, codes += Unit / 2, destination += Unit)
+        for (int done = 0; done < count; done += Unit, codes += Unit / 2, destination += Unit, scales++)
         {
             var (even, odd) = Nibbles(codes);
-            var scale = Vector256.Create(scales[done / Unit]);
+            var scale = Vector256.Create(*scales);
             planes.Decode(even, out var a, out var b, out var c, out var d);
             (a * scale).Store(destination);
             (b * scale).Store(destination + 8);

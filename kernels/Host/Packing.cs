@@ -31,7 +31,8 @@ readonly unsafe record struct Operand<T>(nint Values, long Stride, bool DepthAlo
 
 static unsafe class Packing
 {
-    const int Chunk = 64; // elements of a stored row converted at a time: a few rows of them stay in the first-level cache
+    const int Chunk = 64;      // elements of a stored row converted at a time: a few rows of them stay in the first-level cache
+    const int PageSize = 4096; // bytes: addresses that far apart compete for the same lines of a first-level cache
 
     public static void Pack<T>(in Operand<T> source, long first, int lanes, int k0, int depth, int width, T* panels)
         where T : unmanaged, IBinaryFloatingPointIeee754<T>
@@ -45,18 +46,19 @@ static unsafe class Packing
         for (int lane = 0; lane < lanes; lane += width, panels += (long)width * depth)
         {
             int valid = Math.Min(width, lanes - lane);
-            if (source.Weight is null)
+            if (source.Weight is null && source.Stride * sizeof(T) % PageSize != 0)
             {
                 Transpose(source.At(first + lane, k0), source.Stride, valid, depth, width, panels);
             }
             else
             {
-                PackConverted(source.Weight, first + lane, valid, k0, depth, width, panels);
+                PackByChunks(source, first + lane, valid, k0, depth, width, panels);
             }
         }
     }
 
-    static void PackConverted<T>(Weight weight, long first, int valid, int k0, int depth, int width, T* panel)
+    /// <summary>Rows go through scratch if they must be converted, or if they all fall into the same few lines of the first-level cache.</summary>
+    static void PackByChunks<T>(in Operand<T> source, long first, int valid, int k0, int depth, int width, T* panel)
         where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         T* rows = Scratch.Get<T>(ScratchSlot.DecodedRows, (long)width * Chunk);
@@ -65,7 +67,14 @@ static unsafe class Packing
             int count = Math.Min(Chunk, depth - k);
             for (int lane = 0; lane < valid; lane++)
             {
-                WeightReader.Read(weight, (first + lane) * weight.Columns + k0 + k, count, rows + lane * Chunk);
+                if (source.Weight is { } weight)
+                {
+                    WeightReader.Read(weight, (first + lane) * weight.Columns + k0 + k, count, rows + lane * Chunk);
+                }
+                else
+                {
+                    Copy(source.At(first + lane, k0 + k), rows + lane * Chunk, count);
+                }
             }
 
             Transpose(rows, Chunk, valid, count, width, panel + (long)k * width);

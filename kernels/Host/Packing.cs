@@ -31,7 +31,7 @@ readonly unsafe record struct Operand<T>(nint Values, long Stride, bool DepthAlo
 
 static unsafe class Packing
 {
-    const int Chunk = 64;      // elements of a stored row converted at a time: a few rows of them stay in the first-level cache
+    const int Chunk = 384;     // elements of a stored row copied or converted at a time: runs long enough for the hardware to read ahead
     const int PageSize = 4096; // bytes: addresses that far apart compete for the same lines of a first-level cache
 
     public static void Pack<T>(in Operand<T> source, long first, int lanes, int k0, int depth, int width, T* panels)

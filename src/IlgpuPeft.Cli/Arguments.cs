@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Globalization;
 using IlgpuPeft.Checkpoints;
+using IlgpuPeft.Config;
 
 namespace IlgpuPeft.Cli;
 
@@ -17,6 +18,10 @@ static class Arguments
         option.AcceptOnlyFromAmong("auto", "f32", "bf16");
         return option;
     }
+
+    /// <summary>For commands that compute nothing on a device: they take the option, and say so if there is no such device.</summary>
+    public static void RequireDevice(ParseResult parse, Option<string> device, Option<string>? dtype = null) =>
+        RunDevice.Open(parse.GetRequiredValue(device), dtype is null ? "auto" : parse.GetRequiredValue(dtype)).Dispose();
 
     /// <summary>How linear weights are held, or what an adapter is added to.</summary>
     public static Option<WeightStorage> Base() => new("--base")
@@ -41,7 +46,7 @@ static class Arguments
         },
     };
 
-    public static Option<int[]?> Tokens(string description) => new("--tokens")
+    public static Option<int[]> Tokens(string description) => new("--tokens")
     {
         Description = description,
         HelpName = "1,2,3",
@@ -57,6 +62,9 @@ static class Arguments
             return ids;
         },
     };
+
+    /// <summary>The ids of <see cref="Tokens"/>, or null where the option is not given: an absent list would read as an empty one.</summary>
+    public static int[]? TokensOf(ParseResult parse, Option<int[]> tokens) => parse.GetResult(tokens) is null ? null : parse.GetValue(tokens);
 
     public static Option<int> Whole(string name, int fallback, int least, string description)
     {

@@ -16,7 +16,7 @@ static class GenerateCommand
         sampling.AddTo(command);
         command.SetAction((parse, cancel) =>
         {
-            var (text, ids) = (parse.GetValue(prompt), parse.GetValue(tokens));
+            var (text, ids) = (parse.GetValue(prompt), Arguments.TokensOf(parse, tokens));
             if (text is null == ids is null)
             {
                 throw new ArgumentException("generate: expected either --prompt or --tokens. Give one of them.");

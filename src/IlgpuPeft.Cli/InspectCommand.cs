@@ -10,10 +10,11 @@ static class InspectCommand
     public static Command Create()
     {
         var path = new Argument<string>("PATH") { Description = "A model folder, an adapter folder, or a safetensors file." };
-        var json = Arguments.Json();
-        var command = new Command("inspect", "Show what a model, an adapter or a safetensors file holds.") { path, json };
+        var (json, device, dtype) = (Arguments.Json(), Arguments.Device(), Arguments.Dtype());
+        var command = new Command("inspect", "Show what a model, an adapter or a safetensors file holds.") { path, json, device, dtype };
         command.SetAction(parse =>
         {
+            Arguments.RequireDevice(parse, device, dtype);
             var (screen, asJson, at) = (new Screen(parse.InvocationConfiguration), parse.GetValue(json), parse.GetRequiredValue(path));
             if (File.Exists(at))
             {

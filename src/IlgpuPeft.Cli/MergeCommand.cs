@@ -17,6 +17,7 @@ static class MergeCommand
         {
             var screen = new Screen(parse.InvocationConfiguration);
             string from = parse.GetRequiredValue(model), to = parse.GetRequiredValue(output);
+            Arguments.RequireDevice(parse, device);
             RequireOther(from, to);
             AtomicFile.RequireWritable(to);
             SavedModel.Merge(from, parse.GetRequiredValue(adapter), to, parse.GetValue(type) is { } name ? Enum.Parse<DType>(name, ignoreCase: true) : null, parse.GetValue(storage));

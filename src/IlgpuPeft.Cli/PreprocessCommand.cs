@@ -13,13 +13,12 @@ static class PreprocessCommand
         var file = new Argument<string>("CONFIG.yaml") { Description = "The configuration of a run." };
         var set = new Option<string[]>("--set") { Description = "Replaces a value of the file; may be repeated.", HelpName = "key=value" };
         var samples = Arguments.Whole("--samples", 3, 0, "How many rows to show.");
-        var json = Arguments.Json();
-        var command = new Command("preprocess", "Tokenise a run's data, report on it, and show rows with what is trained on in ⟦ ⟧.") { file, set, samples, json };
-        command.Add(Arguments.Device()); // accepted by every command; nothing is computed here
-        command.Add(Arguments.Dtype());
+        var (json, device, dtype) = (Arguments.Json(), Arguments.Device(), Arguments.Dtype());
+        var command = new Command("preprocess", "Tokenise a run's data, report on it, and show rows with what is trained on in ⟦ ⟧.") { file, set, samples, json, device, dtype };
         command.SetAction(parse =>
         {
             var screen = new Screen(parse.InvocationConfiguration);
+            Arguments.RequireDevice(parse, device, dtype);
             var (config, notes) = ConfigReader.Read(parse.GetRequiredValue(file), parse.GetValue(set) ?? []);
             notes.ToList().ForEach(screen.Warn);
             var data = RunData.Load(config);

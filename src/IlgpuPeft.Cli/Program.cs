@@ -34,13 +34,17 @@ static class Program
         var parse = Commands().Parse(args);
         if (parse.Action is ParseErrorAction mistake)
         {
-            mistake.ShowHelp = false;
+            mistake.ShowHelp = args.Length == 0;
+            var said = new StringWriter();
+            parse.Invoke(new InvocationConfiguration { Output = said, Error = said });
+            error.WriteLine($"error: {string.Join(Environment.NewLine, said.ToString().Split(Environment.NewLine, StringSplitOptions.RemoveEmptyEntries))}");
+            return Usage;
         }
 
         try
         {
-            int code = await parse.InvokeAsync(new InvocationConfiguration { Output = output, Error = error, EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null }, cancel);
-            return code == Done ? Done : Usage; // only a command line that does not parse gets here with another code
+            await parse.InvokeAsync(new InvocationConfiguration { Output = output, Error = error, EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null }, cancel);
+            return Done;
         }
         catch (Exception cause)
         {

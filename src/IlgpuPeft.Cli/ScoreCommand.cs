@@ -19,7 +19,7 @@ static class ScoreCommand
         data.AddTo(command);
         command.SetAction((parse, cancel) =>
         {
-            var (words, ids, rows, file) = (parse.GetValue(text), parse.GetValue(tokens), parse.GetValue(data.File), parse.GetValue(logits));
+            var (words, ids, rows, file) = (parse.GetValue(text), Arguments.TokensOf(parse, tokens), parse.GetValue(data.File), parse.GetValue(logits));
             if (new object?[] { words, ids, rows }.Count(given => given is not null) != 1)
             {
                 throw new ArgumentException("score: expected one of --text, --tokens and --data.");

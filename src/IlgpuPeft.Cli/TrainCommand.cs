@@ -130,11 +130,12 @@ static class TrainCommand
             screen.Say($"data: {report}");
         }
 
+        string items = config.SamplePacking ? "bins" : "rows";
         string method = config.Adapter is null ? "every weight" : $"{config.Adapter}, rank {run.Adapter!.Config.Rank}, {run.Adapter.Updates.Count()} layers";
         screen.Say($"model: {config.BaseModel}: {model.Config.ModelType}, {model.ParameterCount:N0} weights{(config.LoadIn4Bit ? " in NF4" : "")} on {model.Backend.Name}");
         screen.Say($"trains: {method}: {trainable:N0} weights, {(double)trainable / model.ParameterCount:0.00 %}");
-        screen.Say($"plan: {run.TotalSteps:N0} steps of {config.MicroBatchSize} x {config.GradientAccumulationSteps} {(config.SamplePacking ? "bins" : "rows")}, " +
-            $"{run.ItemsPerEpoch:N0} an epoch, {tokens:N0} tokens an epoch, {run.Data.Validation.Count:N0} rows to validate on");
+        screen.Say($"plan: {run.TotalSteps:N0} steps of {config.MicroBatchSize} x {config.GradientAccumulationSteps} {items}; " +
+            $"an epoch has {run.ItemsPerEpoch:N0} {items}, {tokens:N0} tokens; {run.Data.Validation.Count:N0} rows to validate on");
         screen.Say($"memory: {model.Backend.Memory} before activations");
         if (run.Data.Train.Concat(run.Data.Validation).Max(example => example.Length) is var longest && longest > model.Config.MaxPositions)
         {

@@ -43,7 +43,7 @@ public sealed class ConfigTests : IDisposable
     public void Every_honoured_key_is_read_into_its_property()
     {
         var (config, notes) = Read(Everything);
-        Assert.Equal(["pad_token", "bf16", "optimizer"], notes.Select(note => note.Split(' ')[0].TrimEnd(':').Split('.')[^1]));
+        Assert.Equal(["pad_token", "eval_sample_packing", "eval_batch_size", "bf16", "optimizer"], notes.Select(note => note.Split(' ')[0].TrimEnd(':').Split('.')[^1]));
         Assert.Equal(("qlora", true, 16, 32.0, 0.05), (config.Adapter, config.LoadIn4Bit, config.LoraR, config.LoraAlpha, config.LoraDropout));
         Assert.Equal(["q_proj", "v_proj"], config.LoraTargetModules);
         Assert.False(config.BnbConfigKwargs.UseDoubleQuant);
@@ -59,12 +59,11 @@ public sealed class ConfigTests : IDisposable
             config.Datasets[2]);
         Assert.Equal("chatml", config.ChatTemplate);
         Assert.Equal(("</s>", "<s>"), (config.SpecialTokens.EosToken, config.SpecialTokens.BosToken));
-        Assert.Equal((ExcessLength.Truncate, true, false, 2, 4, 3), (config.ExcessLengthStrategy, config.SamplePacking, config.EvalSamplePacking!.Value,
-            config.MicroBatchSize, config.GradientAccumulationSteps, config.EvalBatchSize!.Value));
+        Assert.Equal((ExcessLength.Truncate, true, 2, 4), (config.ExcessLengthStrategy, config.SamplePacking, config.MicroBatchSize, config.GradientAccumulationSteps));
         Assert.Equal((1.5, 100, "adamw_torch", "linear", 0.03), (config.NumEpochs, config.MaxSteps!.Value, config.Optimizer, config.LrScheduler, config.WarmupRatio!.Value));
         Assert.Equal((0.1, 0.5, 0.8, 0.95, 1e-6), (config.WeightDecay, config.MaxGradNorm, config.AdamBeta1, config.AdamBeta2, config.AdamEpsilon));
         Assert.Equal((10, 2, 5, 7), (config.SaveSteps!.Value, config.SaveTotalLimit!.Value, config.EvalSteps!.Value, config.LoggingSteps));
-        Assert.Equal((5.0, 2, 4, 7, "cpu", "f32"), (config.LossWatchdogThreshold!.Value, config.LossWatchdogPatience, config.EarlyStoppingPatience!.Value, config.Seed, config.Device, config.Dtype));
+        Assert.Equal((5.0, 2, 7, "cpu", "f32"), (config.LossWatchdogThreshold!.Value, config.LossWatchdogPatience, config.Seed, config.Device, config.Dtype));
         Assert.Equal(Path.Combine(folder, "out", "checkpoint-5"), config.ResumeFromCheckpoint);
     }
 
@@ -126,7 +125,6 @@ public sealed class ConfigTests : IDisposable
         resume_from_checkpoint: ./out/checkpoint-5
         loss_watchdog_threshold: 5.0
         loss_watchdog_patience: 2
-        early_stopping_patience: 4
         seed: 7
         device: cpu
         dtype: f32
@@ -218,7 +216,7 @@ public sealed class ConfigTests : IDisposable
     [InlineData("load_in_4bit: true", "Set adapter: qlora")]
     [InlineData("val_set_size: 1.5", "expected a fraction below 1 or a whole number, got 1.5")]
     [InlineData("eval_steps: 5", "there is nothing to validate on")]
-    [InlineData("early_stopping_patience: 5", "there is nothing to validate on")]
+    [InlineData("early_stopping_patience: 5", "Axolotl's `early_stopping_patience` is not supported")]
     [InlineData("adapter: lora", "lora needs layers to adapt")]
     [InlineData("a: &x 1", "an anchor (&name) is not supported")]
     [InlineData("a: *x", "an alias (*name) is not supported")]

@@ -57,6 +57,33 @@ public static class AtomicFile
     /// <exception cref="IOException">As <see cref="Write"/>.</exception>
     public static void WriteText(string path, string text) => Write(path, stream => stream.Write(Encoding.UTF8.GetBytes(text)));
 
+    /// <summary>Checks that files can be written into a folder, which need not exist yet, and leaves nothing behind: to be called before hours of work.</summary>
+    /// <exception cref="IOException">They cannot; the message names the folder.</exception>
+    public static void RequireWritable(string folder)
+    {
+        string existing = Path.GetFullPath(folder);
+        while (!Directory.Exists(existing))
+        {
+            if (File.Exists(existing))
+            {
+                throw new IOException($"{folder}: {existing} is a file, expected a folder. Choose another folder.");
+            }
+
+            existing = Path.GetDirectoryName(existing) ?? throw new IOException($"{folder}: there is no such drive. Choose another folder.");
+        }
+
+        string probe = Path.Combine(existing, $".{Guid.NewGuid():N}.tmp");
+        try
+        {
+            File.WriteAllBytes(probe, []);
+            File.Delete(probe);
+        }
+        catch (Exception cause) when (cause is IOException or UnauthorizedAccessException)
+        {
+            throw new IOException($"{folder}: cannot be written to. {cause.Message} Choose another folder, or change the folder's permissions.", cause);
+        }
+    }
+
     static void TryDelete(string temporary)
     {
         try

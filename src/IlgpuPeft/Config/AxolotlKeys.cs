@@ -7,6 +7,7 @@ static class AxolotlKeys
     const string AlwaysFused = "attention is always fused, and never sees another example of a packed row";
     const string BuiltIn = "the fused operations are always on";
     const string FollowsDtype = "activations have the type of `dtype`, adapters and sums are f32";
+    const string AlwaysPackedEvaluation = "validation rows always share passes, and their loss does not depend on how";
     const string OneProcess = "one process on one device does all the work";
     const string NoFurtherLog = "write the log yourself from metrics.jsonl in output_dir, and leave this key blank";
     const string SupervisedOnly = "only supervised fine-tuning is available";
@@ -35,6 +36,8 @@ static class AxolotlKeys
         ["group_by_length"] = "batches are never padded, so it would save nothing",
         ["sample_packing_bin_size"] = "all examples are packed together",
         ["sample_packing_group_size"] = "all examples are packed together",
+        ["eval_sample_packing"] = AlwaysPackedEvaluation,
+        ["eval_batch_size"] = AlwaysPackedEvaluation,
         ["bf16"] = FollowsDtype,
         ["fp16"] = FollowsDtype,
         ["float16"] = FollowsDtype,
@@ -130,6 +133,7 @@ static class AxolotlKeys
         ["save_first_step"] = "use save_steps",
         ["save_only_model"] = "checkpoints always hold what resuming needs",
         ["auto_resume_from_checkpoints"] = "run with --resume, or set resume_from_checkpoint",
+        ["early_stopping_patience"] = "lower num_epochs or set max_steps, after looking at eval_loss in metrics.jsonl",
         ["load_best_model_at_end"] = "pick the checkpoint from metrics.jsonl",
         ["metric_for_best_model"] = "pick the checkpoint from metrics.jsonl",
         ["generate_samples"] = "run `ilgpu-peft generate` on a checkpoint",

@@ -72,7 +72,12 @@ static class ConfigRules
             return;
         }
 
-        if (config.LoraTargetLinear && config.LoraTargetModules.Count > 0)
+        if (config.LoraModelDir is not null)
+        {
+            findings.Notes.AddRange(loraKeys.Where(key => key != "lora_model_dir" && findings.Given.ContainsKey(key))
+                .Select(key => $"{key} is ignored: the adapter in lora_model_dir has its own rank, scale and layers, and goes on without dropout."));
+        }
+        else if (config.LoraTargetLinear && config.LoraTargetModules.Count > 0)
         {
             findings.Notes.Add("lora_target_modules adds nothing: lora_target_linear adapts every linear layer.");
         }
@@ -101,12 +106,9 @@ static class ConfigRules
             return;
         }
 
-        foreach (string key in new[] { "eval_steps", "early_stopping_patience" })
+        if (findings.Given.TryGetValue("eval_steps", out var at))
         {
-            if (findings.Given.TryGetValue(key, out var at))
-            {
-                findings.Problem(at, key, "there is nothing to validate on. Set val_set_size, or name files in test_datasets.");
-            }
+            findings.Problem(at, "eval_steps", "there is nothing to validate on. Set val_set_size, or name files in test_datasets.");
         }
 
         if (config.EvalsPerEpoch > 0)

@@ -72,17 +72,11 @@ public sealed record RunConfig
     /// <summary>Fill each row of a batch with several examples, which do not see each other. Default false.</summary>
     public bool SamplePacking { get; init; }
 
-    /// <summary>The same for validation. Default null: as <see cref="SamplePacking"/>.</summary>
-    public bool? EvalSamplePacking { get; init; }
-
     /// <summary>Rows (examples, or packed bins) of a forward pass. Default 1.</summary>
     public int MicroBatchSize { get; init; } = 1;
 
     /// <summary>Forward passes of an optimizer step. Default 1.</summary>
     public int GradientAccumulationSteps { get; init; } = 1;
-
-    /// <summary>Rows of a forward pass in validation. Default null: as <see cref="MicroBatchSize"/>.</summary>
-    public int? EvalBatchSize { get; init; }
 
     /// <summary>Passes over the data; may be a fraction. Default 1.</summary>
     public double NumEpochs { get; init; } = 1;
@@ -155,9 +149,6 @@ public sealed record RunConfig
 
     /// <summary>Steps in a row above <see cref="LossWatchdogThreshold"/> that end the run. Default 3.</summary>
     public int LossWatchdogPatience { get; init; } = 3;
-
-    /// <summary>Validations in a row without a lower loss that end the run. Default null: never.</summary>
-    public int? EarlyStoppingPatience { get; init; }
 
     /// <summary>Seed of everything random. Default 42, as Hugging Face.</summary>
     public int Seed { get; init; } = 42;

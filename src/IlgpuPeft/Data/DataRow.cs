@@ -14,6 +14,9 @@ public sealed class DataRow(string file, int line, JsonElement fields)
     /// <summary>Line where the row starts, from 1.</summary>
     public int Line => line;
 
+    /// <summary>Whether a field is there and not null.</summary>
+    public bool Has(string name) => Find(name, out _);
+
     /// <summary>The text of a field that must be there.</summary>
     /// <exception cref="InvalidDataException">The field is absent, null or not text.</exception>
     public string Text(string name) => OptionalText(name) ?? throw Missing(name);

@@ -104,6 +104,10 @@ public sealed class Tokenizer
         return new Tokenizer(JsonPart.Read(file), TokenizerSettings.Read(folder));
     }
 
+    /// <summary>Reads a model folder, or returns null where it has no <c>tokenizer.json</c>: such a model works with token ids.</summary>
+    /// <exception cref="InvalidDataException">As <see cref="Load"/>.</exception>
+    public static Tokenizer? LoadIfPresent(string folder) => File.Exists(Path.Combine(folder, "tokenizer.json")) ? Load(folder) : null;
+
     /// <summary>The ids of a text. Added tokens that occur in it (<c>&lt;|im_end|&gt;</c>) become their one id.</summary>
     /// <param name="text">Any text; a lone surrogate counts as U+FFFD.</param>
     /// <param name="addSpecialTokens">Whether the post-processor adds what it adds, see <see cref="AddBos"/> and <see cref="AddEos"/>.</param>

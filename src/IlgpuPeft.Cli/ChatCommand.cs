@@ -1,0 +1,82 @@
+using System.CommandLine;
+using IlgpuPeft.Generation;
+using IlgpuPeft.Text;
+
+namespace IlgpuPeft.Cli;
+
+static class ChatCommand
+{
+    public static Command Create()
+    {
+        var (model, sampling) = (new ModelArguments(), new SamplingArguments(256, warmth: 0.7, mass: 0.9));
+        var template = new Option<string?>("--chat-template") { Description = "chatml, llama3, alpaca or plain. Default: the model's own.", HelpName = "NAME" };
+        var system = new Option<string?>("--system") { Description = "The system message.", HelpName = "TEXT" };
+        var command = new Command("chat", "Talk with a model. /reset forgets the conversation, /exit ends it.") { template, system };
+        model.AddTo(command);
+        sampling.AddTo(command);
+        command.SetAction((parse, cancel) =>
+        {
+            var screen = new Screen(parse.InvocationConfiguration);
+            var named = parse.GetValue(template) is { } name ? ChatTemplate.Named(name) : null;
+            using var opened = model.Open(parse, screen);
+            var chosen = named ?? Detect(opened.Tokenizer, screen);
+            Talk(opened, chosen, parse.GetValue(system), sampling.Read(parse), screen, Console.In, cancel);
+            return Task.CompletedTask;
+        });
+        return command;
+    }
+
+    static void Talk(OpenModel opened, ChatTemplate template, string? system, GenerationOptions options, Screen screen, TextReader input, CancellationToken cancel)
+    {
+        int? end = template.EndOfTurn is { } token ? opened.Tokenizer?.TokenId(token) : null;
+        options = options with { StopIds = [.. opened.Model.Config.EosIds, .. end is { } id ? [id] : Array.Empty<int>()] };
+        List<ChatMessage> beginning = system is null ? [] : [new ChatMessage("system", system)], turns = [.. beginning];
+        using var generator = new Generator(opened.Model);
+        while (true)
+        {
+            screen.Ask("> ");
+            string? line = input.ReadLine();
+            cancel.ThrowIfCancellationRequested();
+            if (line is null or "/exit")
+            {
+                return;
+            }
+
+            if (line == "/reset")
+            {
+                turns = [.. beginning];
+                screen.Say("the conversation starts anew");
+                continue;
+            }
+
+            if (string.IsNullOrWhiteSpace(line))
+            {
+                continue;
+            }
+
+            turns.Add(new ChatMessage("user", line));
+            int[] prompt = opened.Encode(template.Render(turns));
+            if (prompt.Length + options.MaxTokens > opened.Model.Config.MaxPositions)
+            {
+                screen.Warn($"the conversation has {prompt.Length} tokens and the model was made for {opened.Model.Config.MaxPositions}; /reset starts anew.");
+            }
+
+            var answer = GenerateCommand.Write(generator.Stream(prompt, options), GenerateCommand.Continuation(opened.Tokenizer, prompt), screen.Out, cancel);
+            turns.Add(new ChatMessage("assistant", opened.Tokenizer!.Decode(answer.ToArray())));
+            options = options with { Seed = options.Seed + 1 }; // else the same words would answer every turn's draw
+        }
+    }
+
+    static ChatTemplate Detect(Tokenizer? tokenizer, Screen screen)
+    {
+        try
+        {
+            return ChatTemplate.Detect(tokenizer?.ChatTemplateSource);
+        }
+        catch (NotSupportedException cause)
+        {
+            screen.Warn($"{cause.Message} Messages are sent as plain lines.");
+            return ChatTemplate.Named("plain");
+        }
+    }
+}

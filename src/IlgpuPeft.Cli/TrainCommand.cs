@@ -1,0 +1,145 @@
+using System.CommandLine;
+using System.Diagnostics;
+using IlgpuPeft.Checkpoints;
+using IlgpuPeft.Config;
+using IlgpuPeft.Kernels;
+using IlgpuPeft.Training;
+
+namespace IlgpuPeft.Cli;
+
+static class TrainCommand
+{
+    public static Command Create()
+    {
+        var file = new Argument<string>("CONFIG.yaml") { Description = "What to run, in Axolotl's keys." };
+        var set = new Option<string[]>("--set") { Description = "Replaces a value of the file; may be repeated.", HelpName = "key=value" };
+        var dryRun = new Option<bool>("--dry-run") { Description = "Read model and data, show the plan, and stop." };
+        var resume = new Option<bool>("--resume") { Description = "Go on from the latest checkpoint in output_dir." };
+        var (device, dtype, json) = (new Option<string?>("--device") { Description = "Replaces device." }, new Option<string?>("--dtype") { Description = "Replaces dtype." }, Arguments.Json());
+        var command = new Command("train", "Run the training that a configuration describes.") { file, set, dryRun, resume, device, dtype, json };
+        command.SetAction(async (parse, cancel) =>
+        {
+            var screen = new Screen(parse.InvocationConfiguration);
+            List<string> overrides = [.. parse.GetValue(set) ?? []];
+            overrides.AddRange(parse.GetValue(device) is { } name ? [$"device={name}"] : []);
+            overrides.AddRange(parse.GetValue(dtype) is { } type ? [$"dtype={type}"] : []);
+            var (config, notes) = ConfigReader.Read(parse.GetRequiredValue(file), overrides);
+            notes.ToList().ForEach(screen.Warn);
+            string? from = Checkpoint(config, parse.GetValue(resume), screen);
+            if (!parse.GetValue(dryRun))
+            {
+                AtomicFile.RequireWritable(config.OutputDir);
+            }
+
+            using var run = SftRun.Open(config, screen.Warn);
+            ShowPlan(run, screen);
+            if (parse.GetValue(dryRun))
+            {
+                if (parse.GetValue(json))
+                {
+                    screen.Out.WriteLine(Json.Line(Plan(run)));
+                }
+
+                return;
+            }
+
+            await TrainAsync(run, from, screen, parse.GetValue(json), cancel);
+        });
+        return command;
+    }
+
+    static async Task TrainAsync(SftRun run, string? from, Screen screen, bool json, CancellationToken cancel)
+    {
+        long started = Stopwatch.GetTimestamp();
+        SftResult result;
+        try
+        {
+            result = await screen.FollowAsync(run.Config.LoggingSteps, progress => run.RunAsync(progress, from, cancel));
+        }
+        catch (OperationCanceledException)
+        {
+            screen.Say(run.Folder.LatestCheckpoint() is { } saved ? $"stopped; {saved} is complete, and train --resume goes on from it" : "stopped before the first step; nothing was saved");
+            throw;
+        }
+
+        string validation = result is { InitialEvaluationLoss: { } before, FinalEvaluationLoss: { } after } ? $", eval_loss {before:0.0000} -> {after:0.0000}"
+            : result.FinalEvaluationLoss is { } only ? $", eval_loss {only:0.0000}" : "";
+        screen.Say($"done: {result.Steps} steps in {Screen.Duration(Stopwatch.GetElapsedTime(started))}, loss {result.Last?.Loss:0.0000}{validation}, " +
+            $"memory at most {MemoryAccount.Format(run.Model.Backend.Memory.Peak)}");
+        screen.Say($"written to {run.Config.OutputDir}: {(run.Adapter is null ? "model" : "adapter")}, metrics.jsonl, config.yaml, report.html");
+        if (json)
+        {
+            screen.Out.WriteLine(Json.Line(new
+            {
+                result.Steps,
+                result.Last?.Loss,
+                EvalLossBefore = result.InitialEvaluationLoss,
+                EvalLoss = result.FinalEvaluationLoss,
+                run.Config.OutputDir,
+                PeakBytes = run.Model.Backend.Memory.Peak,
+            }));
+        }
+    }
+
+    static string? Checkpoint(RunConfig config, bool resume, Screen screen)
+    {
+        string? latest = new RunFolder(config.OutputDir).LatestCheckpoint();
+        if (config.ResumeFromCheckpoint is { } named)
+        {
+            screen.Say($"resuming from {named}");
+            return named;
+        }
+
+        if (resume && latest is null)
+        {
+            throw new ArgumentException($"--resume: there is no checkpoint in {config.OutputDir}. Run without --resume to start anew.");
+        }
+
+        screen.Say(resume ? $"resuming from {latest}" : $"output_dir: {config.OutputDir}");
+        if (!resume && latest is not null)
+        {
+            screen.Warn($"starting anew, although {latest} is there from an earlier run. Remove it or choose another output_dir, else a later --resume may take it.");
+        }
+
+        return resume ? latest : null;
+    }
+
+    static object Plan(SftRun run) => new
+    {
+        Model = run.Config.BaseModel,
+        run.Model.Config.ModelType,
+        Parameters = run.Model.ParameterCount,
+        Trainable = run.Weights.Parameters.Count,
+        Steps = run.TotalSteps,
+        run.ItemsPerEpoch,
+        TokensPerEpoch = run.Data.Train.Sum(example => (long)example.Length),
+        TrainedTokensPerEpoch = run.Data.Train.Sum(example => (long)example.TrainedTokens),
+        Train = run.Data.Train.Count,
+        Validation = run.Data.Validation.Count,
+        Datasets = run.Data.Reports,
+        TestDatasets = run.Data.ValidationReports,
+        MemoryBytes = run.Model.Backend.Memory.ByOwner,
+    };
+
+    static void ShowPlan(SftRun run, Screen screen)
+    {
+        var (config, model) = (run.Config, run.Model);
+        long trainable = run.Weights.Parameters.Count, tokens = run.Data.Train.Sum(example => (long)example.Length);
+        foreach (var report in run.Data.Reports.Concat(run.Data.ValidationReports))
+        {
+            screen.Say($"data: {report}");
+        }
+
+        string items = config.SamplePacking ? "bins" : "rows";
+        string method = config.Adapter is null ? "every weight" : $"{config.Adapter}, rank {run.Adapter!.Config.Rank}, {run.Adapter.Updates.Count()} layers";
+        screen.Say($"model: {config.BaseModel}: {model.Config.ModelType}, {model.ParameterCount:N0} weights{(config.LoadIn4Bit ? " in NF4" : "")} on {model.Backend.Name}");
+        screen.Say($"trains: {method}: {trainable:N0} weights, {(double)trainable / model.ParameterCount:0.00 %}");
+        screen.Say($"plan: {run.TotalSteps:N0} steps of {config.MicroBatchSize} x {config.GradientAccumulationSteps} {items}; " +
+            $"an epoch has {run.ItemsPerEpoch:N0} {items}, {tokens:N0} tokens; {run.Data.Validation.Count:N0} rows to validate on");
+        screen.Say($"memory: {model.Backend.Memory} before activations");
+        if (run.Data.Train.Concat(run.Data.Validation).Max(example => example.Length) is var longest && longest > model.Config.MaxPositions)
+        {
+            screen.Warn($"the longest row has {longest} tokens; the model was made for {model.Config.MaxPositions}.");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+using IlgpuPeft.Checkpoints;
+using IlgpuPeft.Data;
+using IlgpuPeft.Kernels;
+using IlgpuPeft.Models;
+using IlgpuPeft.Tensors;
+using IlgpuPeft.Training;
+using Xunit;
+
+namespace IlgpuPeft.Tests;
+
+/// <summary>Whole models against <see cref="NaiveDecoder"/>, for every architecture and every way of storing the weights.</summary>
+public class ModelTests
+{
+    // Longer than every window; the second sequence shows that nothing leaks between the two.
+    static readonly int[] First = TinyModel.Ids(23, 1), Second = TinyModel.Ids(7, 2);
+
+    [Theory]
+    [MemberData(nameof(TinyModel.Names), MemberType = typeof(TinyModel))]
+    public void Forward_ofEveryArchitecture_equalsTheFormulas(string name)
+    {
+        using var folder = new TempFolder();
+        TinyModel.Write(folder.Path, name);
+        var naive = new NaiveDecoder(folder.Path);
+        double[] expected = [.. naive.Logits(First), .. naive.Logits(Second)];
+
+        Vectors.Close(expected, Logits(folder.Path, "cpu-f64"), 1e-9, name + " in double");
+        Vectors.Close(expected, Logits(folder.Path, "cpu"), 1e-4, name + " in float");
+    }
+
+    [Theory]
+    [InlineData(DType.F16, false)]
+    [InlineData(DType.BF16, false)]
+    [InlineData(DType.F16, true)]
+    [InlineData(DType.BF16, true)]
+    [InlineData(DType.F32, true)]
+    public void Forward_ofEveryStorage_equalsTheFormulasOnTheStoredValues(DType type, bool sharded)
+    {
+        using var folder = new TempFolder();
+        TinyModel.Write(folder.Path, "llama, biases", type);
+        double[] expected = [.. new NaiveDecoder(folder.Path).Logits(First), .. new NaiveDecoder(folder.Path).Logits(Second)];
+        if (sharded)
+        {
+            TinyModel.Shard(folder.Path, 3);
+        }
+
+        Vectors.Close(expected, Logits(folder.Path, "cpu-f64"), 1e-9, $"{type} in double");
+        Vectors.Close(expected, Logits(folder.Path, "cpu"), 1e-4, $"{type} in float");
+    }
+
+    [Theory]
+    [InlineData(WeightStorage.Nf4, DType.F32)]
+    [InlineData(WeightStorage.Nf4Double, DType.F32)]
+    [InlineData(WeightStorage.Nf4Double, DType.BF16)]
+    public void Load_ofAQuantisedFolder_equalsQuantisingWhileLoading(WeightStorage storage, DType type)
+    {
+        using TempFolder dense = new(), quantised = new();
+        TinyModel.Write(dense.Path, "qwen2", type);
+        SavedModel.Quantize(dense.Path, quantised.Path, doubleQuant: storage == WeightStorage.Nf4Double);
+        double[] onLoad = Logits(dense.Path, "cpu", storage);
+
+        Vectors.Same(onLoad, Logits(quantised.Path, "cpu"));
+        Assert.NotEqual(Logits(dense.Path, "cpu"), onLoad); // or nothing was quantised
+    }
+
+    [Theory]
+    [InlineData("llama")]
+    [InlineData("smollm, tied")]
+    public void LogProbs_ofABatch_equalTheFormulas(string name)
+    {
+        using var folder = new TempFolder();
+        using var backend = new HostBackend<double>();
+        using var model = TinyModel.Load(folder, name, backend);
+        using var pass = new LanguageModelPass(model);
+        var naive = new NaiveDecoder(folder.Path);
+
+        double[] actual = pass.LogProbs(PackedBatch.From([new Example(First, First, "", 1), new Example(Second, Second, "", 2)]));
+
+        Vectors.Close([.. naive.LogProbs(First), 0, .. naive.LogProbs(Second), 0], actual, 1e-9, "log-probabilities");
+    }
+
+    [Fact]
+    public void ParameterCount_ofEveryArchitecture_isThatOfTheFile()
+    {
+        foreach (string name in TinyModel.Configs.Keys)
+        {
+            using var folder = new TempFolder();
+            using var backend = new HostBackend<float>();
+            using var model = TinyModel.Load(folder, name, backend);
+            using var files = WeightFiles.Open(folder.Path);
+
+            Assert.Equal(files.Tensors.Sum(info => info.Count), model.ParameterCount);
+            Assert.Equal(4 * model.ParameterCount, model.Bytes);
+        }
+    }
+
+    static double[] Logits(string folder, string device, WeightStorage storage = WeightStorage.AsStored)
+    {
+        using var backend = TinyModel.Open(device);
+        using var model = PretrainedModel.Load(folder, backend, storage);
+        using var arena = new Arena(backend);
+        var tape = Tape.ForInference(backend, arena);
+        var batch = TokenBatch.Whole(tape, [.. First, .. Second], [First.Length, Second.Length]);
+        return backend.ReadDoubles(model.Logits(tape, model.Forward(tape, batch)).Data);
+    }
+}

@@ -14,6 +14,7 @@ sealed class NaiveDecoder
     readonly int hidden, heads, groups, width, layers, vocabulary;
     readonly double epsilon;
     readonly string type;
+    readonly double[] frequencies;
 
     public NaiveDecoder(string folder)
     {
@@ -23,6 +24,7 @@ sealed class NaiveDecoder
         (hidden, heads, layers, vocabulary) = (Int("hidden_size"), Int("num_attention_heads"), Int("num_hidden_layers"), Int("vocab_size"));
         (groups, width) = (Int("num_key_value_heads"), config.TryGetProperty("head_dim", out _) ? Int("head_dim") : hidden / heads);
         epsilon = config.TryGetProperty("rms_norm_eps", out var eps) ? eps.GetDouble() : 1e-6;
+        frequencies = [.. Enumerable.Range(0, width / 2).Select(Frequency)];
         using var files = WeightFiles.Open(folder);
         foreach (var info in files.Tensors)
         {
@@ -110,7 +112,7 @@ sealed class NaiveDecoder
         var turned = new double[width];
         for (int c = 0; c < width / 2; c++)
         {
-            double angle = position * Frequency(c), cos = (float)Math.Cos(angle), sin = (float)Math.Sin(angle);
+            double angle = position * frequencies[c], cos = (float)Math.Cos(angle), sin = (float)Math.Sin(angle);
             turned[c] = head[c] * cos - head[c + width / 2] * sin;
             turned[c + width / 2] = head[c + width / 2] * cos + head[c] * sin;
         }

@@ -71,11 +71,11 @@ public sealed class CausalLm : IDisposable
         var x = tape.Embedding(batch.Ids, Embedding, EmbeddingGradient);
         foreach (var block in Blocks)
         {
-            x = GradientCheckpointing
-                ? tape.Checkpoint(x, (inner, input) => block.Forward(inner, input, batch, Rope))
-                : tape.IsRecording
-                    ? block.Forward(tape, x, batch, Rope)
-                    : tape.WithoutRecording(inner => block.Forward(inner, x, batch, Rope));
+            x = !tape.IsRecording
+                ? tape.WithoutRecording(inner => block.Forward(inner, x, batch, Rope))
+                : GradientCheckpointing
+                    ? tape.Checkpoint(x, (inner, input) => block.Forward(inner, input, batch, Rope))
+                    : block.Forward(tape, x, batch, Rope);
         }
 
         return tape.RmsNorm(x, Norm, Config.RmsNormEpsilon);

@@ -42,7 +42,7 @@ public class GoldenStoriesTests
 
         Assert.Equal(1.29179, -pass.LogProbs(batch).Sum() / batch.TrainedTokens, 1e-5);
         using var tensors = Safetensors.Open(TestAssets.Path("assets/golden-torch-stories260k/logits_grads.safetensors"));
-        Close(Read(tensors, "logits"), [.. pass.Logits(batch).Select(x => (double)x)], 1e-4, "logits");
+        Compare.Close(Compare.Read(tensors, "logits"), [.. pass.Logits(batch).Select(x => (double)x)], 1e-4, "logits");
     }
 
     [Fact]
@@ -62,7 +62,7 @@ public class GoldenStoriesTests
         foreach (var info in tensors.Tensors.Where(info => info.Name.StartsWith("grad.", StringComparison.Ordinal)))
         {
             string name = HuggingFaceName(info.Name["grad.".Length..^".weight".Length]) + ".weight";
-            Close(ToHalves(name, Read(tensors, info.Name), (int)info.Shape[^1]), backend.ReadDoubles(store[name].Gradient), 1e-4, name);
+            Compare.Close(ToHalves(name, Compare.Read(tensors, info.Name), (int)info.Shape[^1]), backend.ReadDoubles(store[name].Gradient), 1e-4, name);
             compared++;
         }
 
@@ -97,7 +97,7 @@ public class GoldenStoriesTests
             Optimizer = new AdamWOptions { MaxGradientNorm = 0, Beta2 = recipe.TryGetProperty("betas", out var betas) ? betas[1].GetDouble() : 0.999 },
         });
 
-        Close(expected, losses, 1e-3, "LoRA curve");
+        Compare.Close(expected, losses, 1e-3, "LoRA curve");
     }
 
     [Fact]
@@ -118,16 +118,16 @@ public class GoldenStoriesTests
             Optimizer = new AdamWOptions { Beta2 = 0.95, WeightDecay = 0.1, MaxGradientNorm = 1 },
         });
 
-        Close(expected, losses, 1e-3, "full fine-tuning curve");
+        Compare.Close(expected, losses, 1e-3, "full fine-tuning curve");
     }
 
     static async Task<double[]> Losses(Models.CausalLm model, TrainedWeights weights, JsonDocument golden, SftOptions options)
     {
         var rows = Rows(golden);
         using var trainer = new SftTrainer(model, weights, rows, options with { Schedule = ScheduleKind.Constant, MicroBatchSize = rows.Count, Shuffle = false });
-        var progress = new Collect();
+        var progress = new Steps();
         await trainer.RunAsync(progress, cancel: TestContext.Current.CancellationToken);
-        return [.. progress.Losses];
+        return progress.Losses;
     }
 
     // Inputs and targets overlap by all but one token: together they are one sequence of 129, of which 128 are read.
@@ -179,26 +179,5 @@ public class GoldenStoriesTests
         }
 
         return moved;
-    }
-
-    static double[] Read(Safetensors file, string name)
-    {
-        var values = new float[file.Find(name)!.Count];
-        file.Read(name, values);
-        return [.. values.Select(x => (double)x)];
-    }
-
-    static void Close(double[] expected, double[] actual, double tolerance, string what)
-    {
-        Assert.Equal(expected.Length, actual.Length);
-        double error = Math.Sqrt(expected.Zip(actual, (e, a) => (e - a) * (e - a)).Sum()), size = Math.Sqrt(expected.Sum(e => e * e));
-        Assert.True(error <= tolerance * size, $"{what}: relative error {error / size:e2}, expected at most {tolerance:e0}");
-    }
-
-    sealed class Collect : IProgress<StepMetrics>
-    {
-        public List<double> Losses { get; } = [];
-
-        public void Report(StepMetrics value) => Losses.Add(value.Loss);
     }
 }

@@ -32,7 +32,7 @@ public class TrainingTests
 
         foreach (double[] gradient in gradients.Skip(1))
         {
-            AssertClose(gradients[0], gradient, 1e-12);
+            Compare.Close(gradients[0], gradient, 1e-12, "the gradient of another split");
         }
     }
 
@@ -48,7 +48,7 @@ public class TrainingTests
         List<Example> silent = [rows[0], .. rows.Skip(1).Select(row => row with { Labels = [.. row.Labels.Select(_ => Example.Untrained)] })];
         double[] packed = GradientOf(folder, silent, [[3, 0, 5, 1, 2, 4]]);
 
-        AssertClose(alone, packed, 1e-12);
+        Compare.Close(alone, packed, 1e-12, "the gradient of a packed row");
     }
 
     [Theory]
@@ -233,7 +233,7 @@ public class TrainingTests
         using var model = PretrainedModel.Load(folder, backend, WeightStorage.Nf4);
         using var adapter = new AdapterSet(model, new LoraConfig { Rank = 3, Alpha = 6, Dropout = 0.1 }, options.Seed);
         using var trainer = new SftTrainer(model, TrainedWeights.Of(adapter, folder), TinyModels.Rows(11, seed: 4), options);
-        var steps = new Collect(onStep);
+        var steps = new Steps(onStep);
         await trainer.RunAsync(steps, resumeFrom, cancel);
         return steps.All;
     }
@@ -256,22 +256,5 @@ public class TrainingTests
         }
 
         return backend.ReadDoubles(adapter.Parameters.Gradients);
-    }
-
-    static void AssertClose(double[] expected, double[] actual, double tolerance)
-    {
-        double size = Math.Sqrt(expected.Sum(x => x * x)), error = Math.Sqrt(expected.Zip(actual, (e, a) => (e - a) * (e - a)).Sum());
-        Assert.True(size > 0 && error <= tolerance * size, $"relative error {error / size:e2}, expected at most {tolerance:e0}");
-    }
-
-    sealed class Collect(Action<StepMetrics>? onStep) : IProgress<StepMetrics>
-    {
-        public List<StepMetrics> All { get; } = [];
-
-        public void Report(StepMetrics value)
-        {
-            All.Add(value);
-            onStep?.Invoke(value);
-        }
     }
 }

@@ -1,7 +1,6 @@
 using IlgpuPeft.Adapters;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Data;
-using IlgpuPeft.Kernels;
 using IlgpuPeft.Models;
 using IlgpuPeft.Optim;
 using IlgpuPeft.Training;

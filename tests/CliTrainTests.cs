@@ -1,0 +1,290 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+using System.Text.Json;
+using IlgpuPeft.Checkpoints;
+using IlgpuPeft.Metrics;
+using Xunit;
+
+namespace IlgpuPeft.Tests;
+
+/// <summary>Training runs from YAML file to adapter, through the command line.</summary>
+public partial class CliTrainTests : IDisposable
+{
+    const double Tolerance = 1e-4;
+    readonly TempFolder temp = new();
+
+    public void Dispose()
+    {
+        temp.Dispose();
+        GC.SuppressFinalize(this);
+    }
+
+    [Theory]
+    [InlineData("lora")]
+    [InlineData("qlora_nf4")]
+    public async Task Train_of_the_golden_case_reproduces_losses_and_adapter(string name)
+    {
+        string folder = TestAssets.Path($"golden/cases/{name}");
+        (await Tool.RunAsync("train", GoldenConfig(name))).Succeeds();
+
+        var expected = JsonElement.Parse(File.ReadAllText(Path.Combine(folder, "expected.json")));
+        var rows = MetricsFile.Read(Path.Combine(temp.Path, "out", "metrics.jsonl"));
+        AssertClose(Doubles(expected, "losses"), [.. rows.Select(row => row["loss"])], "losses");
+        AssertClose(Doubles(expected, "grad_norms"), [.. rows.Select(row => row["grad_norm"])], "grad_norms");
+        using var final = Safetensors.Open(Path.Combine(folder, "expected.safetensors"));
+        using var adapter = Safetensors.Open(Path.Combine(temp.Path, "out", "adapter_model.safetensors"));
+        Assert.Equal(42, adapter.Tensors.Count);
+        foreach (var tensor in adapter.Tensors)
+        {
+            AssertClose(Read(final, "final." + tensor.Name), Read(adapter, tensor.Name), tensor.Name);
+        }
+    }
+
+    [Fact]
+    public async Task Train_on_real_instructions_learns_and_its_adapter_scores_the_same_afterwards()
+    {
+        string model = TestAssets.Path("assets/stories260k-hf");
+        Instructions(train: 160, validation: 16);
+        string config = Write("run.yaml", $"""
+            base_model: {model}
+            adapter: qlora
+            lora_r: 16
+            lora_alpha: 32
+            lora_target_linear: true
+            datasets:
+              - path: train.json
+                type: alpaca
+            test_datasets:
+              - path: validation.json
+                type: alpaca
+            sample_packing: true
+            gradient_accumulation_steps: 2
+            max_steps: 16
+            learning_rate: 0.004
+            warmup_steps: 2
+            logging_steps: 8
+            output_dir: out
+            """);
+
+        var trained = (await Tool.RunAsync("train", config, "--json")).Succeeds().Json;
+
+        double before = trained.GetProperty("eval_loss_before").GetDouble(), after = trained.GetProperty("eval_loss").GetDouble();
+        Assert.True(after <= 0.8 * before, $"validation loss went from {before:0.000} to {after:0.000}, expected a fall of at least 20 %");
+        string adapter = Path.Combine(temp.Path, "out"), merged = temp.File("merged");
+        string[] over = ["--model", model, "--base", "nf4-double", "--adapter", adapter];
+        var evaluated = (await Tool.RunAsync(["evaluate", .. over, "--data", temp.File("validation.json"), "--json"])).Succeeds().Json;
+        Assert.Equal(after, evaluated.GetProperty("loss").GetDouble(), 1e-6);
+
+        (await Tool.RunAsync(["merge", .. over, "--out", merged, "--dtype", "f32"])).Succeeds();
+        (await Tool.RunAsync(["score", .. over, "--text", "Once upon a time", "--logits", temp.File("a.safetensors")])).Succeeds();
+        (await Tool.RunAsync(["score", "--model", merged, "--text", "Once upon a time", "--logits", temp.File("b.safetensors")])).Succeeds();
+        using Safetensors apart = Safetensors.Open(temp.File("a.safetensors")), together = Safetensors.Open(temp.File("b.safetensors"));
+        AssertClose(Read(apart, "logits"), Read(together, "logits"), "logits after merging");
+
+        string report = File.ReadAllText(Path.Combine(adapter, "report.html"));
+        Assert.Contains($"{before:0.0000} before, {after:0.0000} after", report, StringComparison.Ordinal);
+        Assert.DoesNotContain("http", report.Replace("http://www.w3.org/2000/svg", "", StringComparison.Ordinal), StringComparison.Ordinal);
+        Assert.True(File.Exists(Path.Combine(adapter, "checkpoint-16", "resume.msgpack")) || Directory.Exists(Path.Combine(adapter, "checkpoint-16")));
+    }
+
+    [Fact]
+    public async Task Written_config_reads_back_as_the_same_run()
+    {
+        string config = GoldenConfig("lora");
+        (await Tool.RunAsync("train", config)).Succeeds();
+        string again = Path.Combine(temp.Path, "out", "config.yaml"), first = File.ReadAllText(Path.Combine(temp.Path, "out", "adapter_model.safetensors"));
+        (await Tool.RunAsync("train", again, "--set", $"output_dir={temp.File("again")}")).Succeeds();
+        Assert.Equal(first, File.ReadAllText(Path.Combine(temp.File("again"), "adapter_model.safetensors")));
+    }
+
+    [Fact]
+    public async Task Resumed_run_ends_as_the_uninterrupted_one_bit_for_bit()
+    {
+        string config = GoldenConfig("qlora_nf4"), straight = Path.Combine(temp.Path, "out"), resumed = temp.File("resumed");
+        // Shuffling and dropout make what is drawn depend on where the run stands.
+        string[] options = ["--set", "save_steps=3", "--set", "shuffle_merged_datasets=true", "--set", "lr_scheduler=cosine"];
+        (await Tool.RunAsync(["train", config, .. options])).Succeeds();
+        Copy(Path.Combine(straight, "checkpoint-3"), Path.Combine(resumed, "checkpoint-3"));
+        File.WriteAllLines(Path.Combine(resumed, "metrics.jsonl"), File.ReadLines(Path.Combine(straight, "metrics.jsonl")).Take(3));
+
+        var run = (await Tool.RunAsync(["train", config, .. options, "--set", $"output_dir={resumed}", "--resume"])).Succeeds();
+
+        Assert.Contains("resuming from", run.Error, StringComparison.Ordinal);
+        Assert.DoesNotContain("step 3/6", run.Error, StringComparison.Ordinal);
+        AssertSameRun(straight, resumed);
+    }
+
+    [Fact]
+    public async Task Interrupted_run_exits_130_and_goes_on_from_its_checkpoint()
+    {
+        Assert.SkipWhen(OperatingSystem.IsWindows(), "sends a Unix signal");
+        string config = GoldenConfig("lora"), straight = temp.File("straight"), output = Path.Combine(temp.Path, "out");
+        string[] options = ["--set", "max_steps=400"]; // long enough to be interrupted, short enough to finish afterwards
+        var start = new ProcessStartInfo(Tool.Executable(), ["train", config, .. options]) { RedirectStandardError = true, RedirectStandardOutput = true };
+        using var process = Process.Start(start)!;
+        string? line;
+        do
+        {
+            line = await process.StandardError.ReadLineAsync(TestContext.Current.CancellationToken);
+        }
+        while (line is not null && !line.StartsWith("step 2/", StringComparison.Ordinal));
+        Assert.Equal(0, Kill(process.Id, Interrupt));
+        string rest = await process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);
+        await process.WaitForExitAsync(TestContext.Current.CancellationToken);
+
+        Assert.True(process.ExitCode == 130, $"exit code {process.ExitCode}: {rest}");
+        Assert.Contains("train --resume goes on from it", rest, StringComparison.Ordinal);
+        Assert.False(File.Exists(Path.Combine(output, "adapter_model.safetensors")), "a run that was stopped has no final adapter");
+        (await Tool.RunAsync(["train", config, .. options, "--resume"])).Succeeds();
+        (await Tool.RunAsync(["train", config, .. options, "--set", $"output_dir={straight}"])).Succeeds();
+        AssertSameRun(straight, output);
+    }
+
+    [Fact]
+    public async Task Dry_run_shows_the_plan_and_writes_nothing()
+    {
+        var run = (await Tool.RunAsync("train", GoldenConfig("lora"), "--dry-run", "--json")).Succeeds();
+        Assert.Equal((6, 26880), (run.Json.GetProperty("steps").GetInt32(), run.Json.GetProperty("trainable").GetInt32()));
+        Assert.Contains("plan: 6 steps of 1 x 2 rows", run.Error, StringComparison.Ordinal);
+        Assert.False(Directory.Exists(Path.Combine(temp.Path, "out")));
+    }
+
+    [Fact]
+    public async Task Blank_adapter_trains_every_weight_into_a_model_folder()
+    {
+        string config = GoldenConfig("lora");
+        File.WriteAllText(config, File.ReadAllText(config).Replace("adapter: lora", "adapter:", StringComparison.Ordinal));
+        (await Tool.RunAsync("train", config, "--set", "lora_model_dir=")).Succeeds();
+        var rows = MetricsFile.Read(Path.Combine(temp.Path, "out", "metrics.jsonl"));
+        string data = TestAssets.Path("golden/cases/lora/train.jsonl");
+        var before = (await Tool.RunAsync("evaluate", "--model", TestAssets.Path("golden/cases/lora/model"), "--data", data, "--json")).Succeeds().Json;
+        var after = (await Tool.RunAsync("evaluate", "--model", Path.Combine(temp.Path, "out"), "--data", data, "--json")).Succeeds().Json;
+        Assert.Equal(6, rows.Count);
+        Assert.True(after.GetProperty("loss").GetDouble() < before.GetProperty("loss").GetDouble());
+    }
+
+    [Theory]
+    [InlineData(1, "there is no such key. Did you mean \"lora_r\"?", "lora_rank=3")]
+    [InlineData(1, "expected a number above 0", "num_epochs=0")]
+    [InlineData(1, "the GPU kernels are not part of this version", "device=cuda:0")]
+    [InlineData(1, "bf16 activations are not available on cpu", "dtype=bf16")]
+    [InlineData(1, "expected to leave at least one for training", "val_set_size=12")]
+    [InlineData(2, "expected a Hugging Face model folder, found nothing", "base_model=absent")]
+    [InlineData(2, "there is no such file", "datasets.0.path=absent.jsonl")]
+    [InlineData(2, "bad.jsonl:2: the line is not a JSON object", "datasets.0.path=bad.jsonl")]
+    [InlineData(2, "range.jsonl:1: input_ids has token 96, expected 0 ... 95", "datasets.0.path=range.jsonl")]
+    [InlineData(2, "is a file, expected a folder", "output_dir=bad.jsonl/out")]
+    [InlineData(2, "adapter_config.json", "lora_model_dir=absent")]
+    [InlineData(1, "rows of text need a tokenizer", "datasets.0.type=alpaca")]
+    public async Task Bad_input_is_an_error_and_leaves_no_output(int code, string message, string setting)
+    {
+        string config = GoldenConfig("lora");
+        Write("bad.jsonl", "{\"input_ids\": [1, 2, 3]}\n{\"input_ids\": [1, 2\n");
+        Write("range.jsonl", "{\"input_ids\": [1, 96, 3]}\n");
+        (await Tool.RunAsync("train", config, "--set", setting)).Fails(code, message);
+        Assert.False(Directory.Exists(Path.Combine(temp.Path, "out")));
+    }
+
+    [Fact]
+    public async Task Adapter_of_another_model_is_an_error()
+    {
+        string config = GoldenConfig("lora");
+        (await Tool.RunAsync("train", config, "--set", $"base_model={TestAssets.Path("assets/stories260k-hf")}")).Fails(2, "The adapter is for another model");
+    }
+
+    [Fact]
+    public async Task Resume_without_a_checkpoint_is_an_error() =>
+        (await Tool.RunAsync("train", GoldenConfig("lora"), "--resume")).Fails(1, "there is no checkpoint in");
+
+    [Fact]
+    public async Task Resume_of_a_run_with_other_settings_is_an_error()
+    {
+        string config = GoldenConfig("lora");
+        (await Tool.RunAsync("train", config, "--set", "save_steps=3")).Succeeds();
+        (await Tool.RunAsync("train", config, "--set", "learning_rate=0.5", "--resume")).Fails(2, "belongs to a run with other settings or data");
+    }
+
+    // The keys of Axolotl that describe the golden cases.
+    string GoldenConfig(string name)
+    {
+        string folder = TestAssets.Path($"golden/cases/{name}");
+        return Write("run.yaml", $"""
+            base_model: {folder}/model
+            adapter: {(name == "lora" ? "lora" : "qlora")}
+            load_in_4bit: {(name == "lora" ? "false" : "true")}
+            bnb_config_kwargs:
+              bnb_4bit_use_double_quant: false
+            lora_model_dir: {folder}/adapter
+            datasets:
+              - path: {folder}/train.jsonl
+                type: tokenized
+            shuffle_merged_datasets: false
+            micro_batch_size: 1
+            gradient_accumulation_steps: 2
+            max_steps: 6
+            learning_rate: 0.002
+            lr_scheduler: constant
+            weight_decay: 0.01
+            max_grad_norm: 1.0
+            adam_beta1: 0.9
+            adam_beta2: 0.999
+            adam_epsilon: 1e-8
+            output_dir: out
+            """);
+    }
+
+    // Short rows, so that a few seconds hold many of them.
+    void Instructions(int train, int validation)
+    {
+        using var all = JsonDocument.Parse(File.ReadAllText(TestAssets.Path("assets/data-rasbt/instruction-data.json")));
+        var rows = all.RootElement.EnumerateArray().Select(row => row.Clone())
+            .Where(row => row.EnumerateObject().Sum(field => field.Value.GetString()!.Length) < 130).Take(train + validation).ToList();
+        Write("train.json", JsonSerializer.Serialize(rows.Take(train)));
+        Write("validation.json", JsonSerializer.Serialize(rows.Skip(train)));
+    }
+
+    string Write(string name, string text)
+    {
+        File.WriteAllText(temp.File(name), text);
+        return temp.File(name);
+    }
+
+    static void AssertSameRun(string expected, string actual)
+    {
+        Assert.Equal(File.ReadAllBytes(Path.Combine(expected, "adapter_model.safetensors")), File.ReadAllBytes(Path.Combine(actual, "adapter_model.safetensors")));
+        Assert.Equal(Rows(expected), Rows(actual));
+
+        static List<(double, double, double)> Rows(string folder) =>
+            [.. MetricsFile.Read(Path.Combine(folder, "metrics.jsonl")).Select(row => (row["step"], row["loss"], row["grad_norm"]))];
+    }
+
+    static void Copy(string from, string to)
+    {
+        Directory.CreateDirectory(to);
+        foreach (string file in Directory.EnumerateFiles(from))
+        {
+            File.Copy(file, Path.Combine(to, Path.GetFileName(file)));
+        }
+    }
+
+    static double[] Doubles(JsonElement json, string name) => [.. json.GetProperty(name).EnumerateArray().Select(x => x.GetDouble())];
+
+    static double[] Read(Safetensors file, string name)
+    {
+        var values = new float[file.Find(name)!.Count];
+        file.Read(name, values);
+        return [.. values.Select(x => (double)x)];
+    }
+
+    static void AssertClose(double[] expected, double[] actual, string what)
+    {
+        Assert.Equal(expected.Length, actual.Length);
+        double error = Math.Sqrt(expected.Zip(actual, (e, a) => (e - a) * (e - a)).Sum()), size = Math.Sqrt(expected.Sum(e => e * e));
+        Assert.True(error <= Tolerance * size, $"{what}: relative error {error / size:e2}, expected at most {Tolerance:e0}");
+    }
+
+    const int Interrupt = 2;
+
+    [LibraryImport("libc", EntryPoint = "kill")]
+    private static partial int Kill(int process, int signal);
+}

@@ -84,7 +84,7 @@ public partial class CliTrainTests : IDisposable
         string report = File.ReadAllText(Path.Combine(adapter, "report.html"));
         Assert.Contains($"{before:0.0000} before, {after:0.0000} after", report, StringComparison.Ordinal);
         Assert.DoesNotContain("http", report.Replace("http://www.w3.org/2000/svg", "", StringComparison.Ordinal), StringComparison.Ordinal);
-        Assert.True(File.Exists(Path.Combine(adapter, "checkpoint-16", "resume.msgpack")) || Directory.Exists(Path.Combine(adapter, "checkpoint-16")));
+        Assert.True(Directory.Exists(Path.Combine(adapter, "checkpoint-16")), "without save settings one checkpoint is kept, of the end");
     }
 
     [Fact]
@@ -101,7 +101,7 @@ public partial class CliTrainTests : IDisposable
     public async Task Resumed_run_ends_as_the_uninterrupted_one_bit_for_bit()
     {
         string config = GoldenConfig("qlora_nf4"), straight = Path.Combine(temp.Path, "out"), resumed = temp.File("resumed");
-        // Shuffling and dropout make what is drawn depend on where the run stands.
+        // Shuffling and a schedule make a step depend on where the run stands.
         string[] options = ["--set", "save_steps=3", "--set", "shuffle_merged_datasets=true", "--set", "lr_scheduler=cosine"];
         (await Tool.RunAsync(["train", config, .. options])).Succeeds();
         Copy(Path.Combine(straight, "checkpoint-3"), Path.Combine(resumed, "checkpoint-3"));
@@ -172,7 +172,7 @@ public partial class CliTrainTests : IDisposable
     [InlineData(2, "expected a Hugging Face model folder, found nothing", "base_model=absent")]
     [InlineData(2, "there is no such file", "datasets.0.path=absent.jsonl")]
     [InlineData(2, "bad.jsonl:2: the line is not a JSON object", "datasets.0.path=bad.jsonl")]
-    [InlineData(2, "range.jsonl:1: input_ids has token 96, expected 0 ... 95", "datasets.0.path=range.jsonl")]
+    [InlineData(2, "range.jsonl:1: input_ids has token 999, expected 0 ... ", "datasets.0.path=range.jsonl")]
     [InlineData(2, "is a file, expected a folder", "output_dir=bad.jsonl/out")]
     [InlineData(2, "adapter_config.json", "lora_model_dir=absent")]
     [InlineData(1, "rows of text need a tokenizer", "datasets.0.type=alpaca")]
@@ -180,7 +180,7 @@ public partial class CliTrainTests : IDisposable
     {
         string config = GoldenConfig("lora");
         Write("bad.jsonl", "{\"input_ids\": [1, 2, 3]}\n{\"input_ids\": [1, 2\n");
-        Write("range.jsonl", "{\"input_ids\": [1, 96, 3]}\n");
+        Write("range.jsonl", "{\"input_ids\": [1, 999, 3]}\n");
         (await Tool.RunAsync("train", config, "--set", setting)).Fails(code, message);
         Assert.False(Directory.Exists(Path.Combine(temp.Path, "out")));
     }

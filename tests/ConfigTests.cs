@@ -40,6 +40,10 @@ public sealed class ConfigTests : IDisposable
     }
 
     [Fact]
+    public void Output_folder_of_two_parts_is_not_taken_for_a_hub_name() =>
+        Assert.Equal(Path.Combine(folder, "outputs", "run"), Read(Minimal + "output_dir: outputs/run\n").Config.OutputDir);
+
+    [Fact]
     public void Every_honoured_key_is_read_into_its_property()
     {
         var (config, notes) = Read(Everything);

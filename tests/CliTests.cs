@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Text.Json;
 using IlgpuPeft.Adapters;
 using IlgpuPeft.Checkpoints;
+using IlgpuPeft.Cli;
 using IlgpuPeft.Kernels;
 using Xunit;
 
@@ -55,6 +56,16 @@ public class CliTests : IDisposable
     {
         (await Tool.RunAsync([.. args.Select(Path)])).Fails(code, message);
         Assert.Empty(Directory.EnumerateFileSystemEntries(temp.Path));
+    }
+
+    [Fact]
+    public void Exception_of_the_runtime_is_a_failure_with_its_stack()
+    {
+        var (code, message) = Program.Explain(Assert.Throws<InvalidOperationException>(() => Array.Empty<int>().First()));
+        Assert.Equal(2, code);
+        Assert.StartsWith("error: unexpected System.InvalidOperationException", message, StringComparison.Ordinal);
+        Assert.Contains("at System.Linq", message, StringComparison.Ordinal);
+        Assert.Equal(130, Program.Explain(new OperationCanceledException()).Code);
     }
 
     [Fact]

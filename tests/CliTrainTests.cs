@@ -101,8 +101,9 @@ public partial class CliTrainTests : IDisposable
     public async Task Resumed_run_ends_as_the_uninterrupted_one_bit_for_bit()
     {
         string config = GoldenConfig("qlora_nf4"), straight = Path.Combine(temp.Path, "out"), resumed = temp.File("resumed");
-        // Shuffling and a schedule make a step depend on where the run stands.
-        string[] options = ["--set", "save_steps=3", "--set", "shuffle_merged_datasets=true", "--set", "lr_scheduler=cosine"];
+        // Shuffling, dropout and a schedule make a step depend on where the run stands.
+        string[] options = ["--set", "save_steps=3", "--set", "shuffle_merged_datasets=true", "--set", "lr_scheduler=cosine",
+            "--set", "lora_model_dir=", "--set", "lora_target_linear=true", "--set", "lora_dropout=0.1"];
         (await Tool.RunAsync(["train", config, .. options])).Succeeds();
         Copy(Path.Combine(straight, "checkpoint-3"), Path.Combine(resumed, "checkpoint-3"));
         File.WriteAllLines(Path.Combine(resumed, "metrics.jsonl"), File.ReadLines(Path.Combine(straight, "metrics.jsonl")).Take(3));
@@ -119,7 +120,7 @@ public partial class CliTrainTests : IDisposable
     {
         Assert.SkipWhen(OperatingSystem.IsWindows(), "sends a Unix signal");
         string config = GoldenConfig("lora"), straight = temp.File("straight"), output = Path.Combine(temp.Path, "out");
-        string[] options = ["--set", "max_steps=400"]; // long enough to be interrupted, short enough to finish afterwards
+        string[] options = ["--set", "max_steps=150"]; // long enough to be interrupted, short enough to finish afterwards
         var start = new ProcessStartInfo(Tool.Executable(), ["train", config, .. options]) { RedirectStandardError = true, RedirectStandardOutput = true };
         using var process = Process.Start(start)!;
         string? line;

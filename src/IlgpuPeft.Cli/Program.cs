@@ -24,7 +24,11 @@ static class Program
         void Stop(PosixSignalContext signal)
         {
             signal.Cancel = !cancel.IsCancellationRequested;
-            cancel.Cancel();
+            if (signal.Cancel)
+            {
+                Console.Error.WriteLine("stopping; once more stops at once");
+                cancel.Cancel();
+            }
         }
     }
 
@@ -69,7 +73,7 @@ static class Program
     };
 
     // What this project throws says what to do, and needs no stack; what the runtime throws at us is a defect, and needs one.
-    static (int Code, string Message) Explain(Exception cause) => cause switch
+    internal static (int Code, string Message) Explain(Exception cause) => cause switch
     {
         OperationCanceledException => (Cancelled, "cancelled"),
         ConfigException config => (Usage, string.Join(Environment.NewLine, config.Problems.Select(problem => $"error: {problem}"))),

@@ -8,7 +8,7 @@ sealed class SamplingArguments(int tokens, double warmth, double mass)
 {
     readonly Option<int> maxTokens = Arguments.Whole("--max-tokens", tokens, 1, "The most tokens to generate.");
     readonly Option<double> temperature = Arguments.Number("--temperature", warmth, 0, 100, "Divides the logits; 0 takes the most likely token.");
-    readonly Option<double> topP = Arguments.Number("--top-p", mass, 1e-9, 1, "Draw from the fewest tokens that reach this probability.");
+    readonly Option<double> topP = Arguments.Number("--top-p", mass, 0.0001, 1, "Draw from the fewest tokens that reach this probability.");
     readonly Option<int> topK = Arguments.Whole("--top-k", 0, 0, "Draw from the k most likely tokens; 0 for all.");
     readonly Option<int> seed = Arguments.Whole("--seed", 0, 0, "The same seed gives the same text.");
 

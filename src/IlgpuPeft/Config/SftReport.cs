@@ -12,16 +12,19 @@ static class SftReport
     public static void Write(SftRun run, SftResult result)
     {
         var rows = MetricsFile.Read(run.Folder.MetricsPath);
+        var validation = MetricsFile.Series(rows, "eval_loss", "validation");
+        double? before = result.InitialEvaluationLoss, after = result.FinalEvaluationLoss ?? (validation.Points.Count > 0 ? validation.Points[^1].Y : null);
+        validation = validation with { Points = [.. before is { } start ? [(0.0, start)] : Array.Empty<(double, double)>(), .. validation.Points] };
         var (model, memory) = (run.Model, run.Model.Backend.Memory);
         var report = new Report($"Supervised fine-tuning of {Path.GetFileName(run.Config.BaseModel.TrimEnd('/', '\\'))}");
         report.AddFacts("Result",
         [
             ("optimizer steps", $"{result.Steps:N0} of {run.TotalSteps:N0}"),
             ("training loss", rows.Count == 0 ? "no step" : $"{rows[0]["loss"]:0.0000} in the first step, {rows[^1]["loss"]:0.0000} in the last"),
-            ("validation loss", Validation(result)),
+            ("validation loss", Change(before, after)),
             ("tokens", $"{rows.Sum(row => row["tokens"]):N0} read, {rows.Sum(row => row["trained_tokens"]):N0} trained on"),
         ]);
-        report.AddPlot(Plot.Svg("Loss", "optimizer step", "nats per token", [MetricsFile.Series(rows, "loss", "training"), MetricsFile.Series(rows, "eval_loss", "validation")]));
+        report.AddPlot(Plot.Svg("Loss", "optimizer step", "nats per token", [MetricsFile.Series(rows, "loss", "training"), validation]));
         report.AddPlot(Plot.Svg("Gradient norm before clipping", "optimizer step", "norm", [MetricsFile.Series(rows, "grad_norm", "gradient norm")]));
         report.AddPlot(Plot.Svg("Learning rate", "optimizer step", "learning rate", [MetricsFile.Series(rows, "learning_rate", "learning rate")]));
         report.AddPlot(Plot.Svg("Speed", "optimizer step", "tokens per second", [MetricsFile.Series(rows, "tokens_per_second", "tokens per second")]));
@@ -43,11 +46,11 @@ static class SftReport
         static (string, string) Row(DatasetReport data) => (Path.GetFileName(data.Path), data.ToString());
     }
 
-    static string Validation(SftResult result) => (result.InitialEvaluationLoss, result.FinalEvaluationLoss) switch
+    static string Change(double? before, double? after) => (before, after) switch
     {
         (_, null) => "not measured",
-        (null, { } after) => $"{Text(after)} at the end (the run was resumed, so the loss before it was not measured here)",
-        ({ } before, { } after) => $"{Text(before)} before, {Text(after)} after ({(after - before) / before:+0.0 %;-0.0 %})",
+        (null, { } last) => $"{Text(last)} at the end (the run was resumed, and the loss before it is not in its files)",
+        ({ } first, { } last) => $"{Text(first)} before, {Text(last)} after ({(last - first) / first:+0.0 %;-0.0 %})",
     };
 
     static string Text(double loss) => loss.ToString("0.0000", CultureInfo.InvariantCulture);

@@ -94,8 +94,8 @@ public class CliTests : IDisposable
         double[] logprobs = [.. run.Json.GetProperty("logprobs").EnumerateArray().Select(x => x.GetDouble())];
         Assert.Equal(ids.Length - 1, logprobs.Length);
         Assert.Equal(run.Json.GetProperty("loss").GetDouble(), -logprobs.Average(), 1e-9);
-        float[] reference = Tensor(System.IO.Path.Combine(folder, "expected.safetensors"), "logits"), logits = Tensor(file, "logits");
-        AssertClose(reference, logits, 1e-4);
+        double[] reference = Tensor(System.IO.Path.Combine(folder, "expected.safetensors"), "logits"), logits = Tensor(file, "logits");
+        Compare.Close(reference, logits, 1e-4, "logits");
         // logprobs[i] is of tokens[i + 1]: computed here from the reference's logits.
         int vocabulary = reference.Length / ids.Length;
         for (int i = 0; i < logprobs.Length; i++)
@@ -163,7 +163,7 @@ public class CliTests : IDisposable
         (await Tool.RunAsync("merge", "--model", Path("{lora}/model"), "--adapter", Path("{lora}/adapter"), "--out", merged, "--dtype", "f32", "--base", storage)).Succeeds();
         (await Tool.RunAsync("score", "--model", Path("{lora}/model"), "--adapter", Path("{lora}/adapter"), "--base", storage, "--tokens", ids, "--logits", before)).Succeeds();
         (await Tool.RunAsync("score", "--model", merged, "--tokens", ids, "--logits", after)).Succeeds();
-        AssertClose(Tensor(before, "logits"), Tensor(after, "logits"), 1e-4);
+        Compare.Close(Tensor(before, "logits"), Tensor(after, "logits"), 1e-4, "logits");
     }
 
     [Theory]
@@ -251,18 +251,9 @@ public class CliTests : IDisposable
 
     static int[] Ints(JsonElement json, string name) => [.. json.GetProperty(name).EnumerateArray().Select(x => x.GetInt32())];
 
-    static float[] Tensor(string path, string name)
+    static double[] Tensor(string path, string name)
     {
         using var file = Safetensors.Open(path);
-        var values = new float[file.Find(name)!.Count];
-        file.Read(name, values);
-        return values;
-    }
-
-    static void AssertClose(float[] expected, float[] actual, double tolerance)
-    {
-        Assert.Equal(expected.Length, actual.Length);
-        double worst = expected.Zip(actual, (e, a) => Math.Abs((double)e - a)).Max();
-        Assert.True(worst <= tolerance, $"largest difference {worst:e2}, expected at most {tolerance:e0}");
+        return Compare.Read(file, name);
     }
 }

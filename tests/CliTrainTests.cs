@@ -29,14 +29,14 @@ public partial class CliTrainTests : IDisposable
 
         var expected = JsonElement.Parse(File.ReadAllText(Path.Combine(folder, "expected.json")));
         var rows = MetricsFile.Read(Path.Combine(temp.Path, "out", "metrics.jsonl"));
-        AssertClose(Doubles(expected, "losses"), [.. rows.Select(row => row["loss"])], "losses");
-        AssertClose(Doubles(expected, "grad_norms"), [.. rows.Select(row => row["grad_norm"])], "grad_norms");
+        Compare.Close(Doubles(expected, "losses"), [.. rows.Select(row => row["loss"])], Tolerance, "losses");
+        Compare.Close(Doubles(expected, "grad_norms"), [.. rows.Select(row => row["grad_norm"])], Tolerance, "grad_norms");
         using var final = Safetensors.Open(Path.Combine(folder, "expected.safetensors"));
         using var adapter = Safetensors.Open(Path.Combine(temp.Path, "out", "adapter_model.safetensors"));
         Assert.Equal(42, adapter.Tensors.Count);
         foreach (var tensor in adapter.Tensors)
         {
-            AssertClose(Read(final, "final." + tensor.Name), Read(adapter, tensor.Name), tensor.Name);
+            Compare.Close(Compare.Read(final, "final." + tensor.Name), Compare.Read(adapter, tensor.Name), Tolerance, tensor.Name);
         }
     }
 
@@ -79,7 +79,7 @@ public partial class CliTrainTests : IDisposable
         (await Tool.RunAsync(["score", .. over, "--text", "Once upon a time", "--logits", temp.File("a.safetensors")])).Succeeds();
         (await Tool.RunAsync(["score", "--model", merged, "--text", "Once upon a time", "--logits", temp.File("b.safetensors")])).Succeeds();
         using Safetensors apart = Safetensors.Open(temp.File("a.safetensors")), together = Safetensors.Open(temp.File("b.safetensors"));
-        AssertClose(Read(apart, "logits"), Read(together, "logits"), "logits after merging");
+        Compare.Close(Compare.Read(apart, "logits"), Compare.Read(together, "logits"), Tolerance, "logits after merging");
 
         string report = File.ReadAllText(Path.Combine(adapter, "report.html"));
         Assert.Contains($"{before:0.0000} before, {after:0.0000} after", report, StringComparison.Ordinal);
@@ -269,20 +269,6 @@ public partial class CliTrainTests : IDisposable
     }
 
     static double[] Doubles(JsonElement json, string name) => [.. json.GetProperty(name).EnumerateArray().Select(x => x.GetDouble())];
-
-    static double[] Read(Safetensors file, string name)
-    {
-        var values = new float[file.Find(name)!.Count];
-        file.Read(name, values);
-        return [.. values.Select(x => (double)x)];
-    }
-
-    static void AssertClose(double[] expected, double[] actual, string what)
-    {
-        Assert.Equal(expected.Length, actual.Length);
-        double error = Math.Sqrt(expected.Zip(actual, (e, a) => (e - a) * (e - a)).Sum()), size = Math.Sqrt(expected.Sum(e => e * e));
-        Assert.True(error <= Tolerance * size, $"{what}: relative error {error / size:e2}, expected at most {Tolerance:e0}");
-    }
 
     const int Interrupt = 2;
 

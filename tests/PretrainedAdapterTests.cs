@@ -61,6 +61,7 @@ public class PretrainedAdapterTests
         using var again = PretrainedAdapter.Load(subject.Model, subject.Folder.File("again"));
 
         Assert.Equal(expected, Scales(again));
+        Assert.Equal(@"layers\.1\.self_attn\.q_proj", Assert.Single(PeftFiles.Read(subject.Folder.File("again")).Adapter.Config.RankPattern).Key);
         Vectors.Same(logits, subject.Logits());
 
         static List<(int, double)> Scales(AdapterSet set) => [.. set.Updates.Select(x => (x.Update.A.Rows, x.Update.Scale))];
@@ -122,6 +123,18 @@ public class PretrainedAdapterTests
         var error = Assert.Throws<CheckpointException>(() => PretrainedAdapter.Load(subject.Model, subject.AdapterFolder));
 
         Assert.Contains("model.layers.0.self_attn.q_proj: adapts a layer of shape [24, 32], expected [24, 20]", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Load_tensorsOfALayerThatIsNoTarget_areRefused()
+    {
+        using var subject = new Subject("llama");
+        var both = Peft(new PeftConfig { R = 2, TargetModules = new ModuleSelection(["q_proj", "v_proj"]) });
+        PeftFiles.Write(subject.AdapterFolder, both with { Config = both.Config with { TargetModules = new ModuleSelection(["q_proj"]) } });
+
+        var error = Assert.Throws<CheckpointException>(() => PretrainedAdapter.Load(subject.Model, subject.AdapterFolder));
+
+        Assert.Contains("model.layers.0.self_attn.v_proj: has tensors here, but target_modules does not name it", error.Message, StringComparison.Ordinal);
     }
 
     [Theory]

@@ -5,6 +5,9 @@ namespace IlgpuPeft.Adapters;
 /// <summary>What a LoRA adapter is made of. Names and defaults are those of PEFT's <c>LoraConfig</c>, but for <see cref="Targets"/>, which defaults to every linear layer.</summary>
 public sealed record LoraConfig
 {
+    // A pattern can come from a file and could backtrack for ever.
+    static readonly TimeSpan MatchLimit = TimeSpan.FromSeconds(1);
+
     /// <summary>Rank R of the update; PEFT's <c>r</c>.</summary>
     public int Rank { get; init; } = 8;
 
@@ -33,11 +36,19 @@ public sealed record LoraConfig
     public double Scale => RankStabilised ? Alpha / Math.Sqrt(Rank) : Alpha / Rank;
 
     /// <summary>Whether the layer of that module path gets an adapter. PEFT's rules: a listed name matches whole or as the end of the path after a dot.</summary>
+    /// <exception cref="ArgumentException">The pattern is not a regular expression, or takes more than a second.</exception>
     public bool Matches(string module)
     {
         if (TargetPattern is not null)
         {
-            return Regex.IsMatch(module, $"^(?:{TargetPattern})$", RegexOptions.None, TimeSpan.FromSeconds(1));
+            try
+            {
+                return Regex.IsMatch(module, $@"\A(?:{TargetPattern})\z", RegexOptions.CultureInvariant, MatchLimit);
+            }
+            catch (RegexMatchTimeoutException e)
+            {
+                throw new ArgumentException($"LoraConfig: pattern {TargetPattern} takes more than {MatchLimit.TotalSeconds} s on {module}. Write it without nested repetition.", e);
+            }
         }
 
         return Targets.Any(target => target.Equals(AllLinear, StringComparison.OrdinalIgnoreCase) || module == target || module.EndsWith("." + target, StringComparison.Ordinal));

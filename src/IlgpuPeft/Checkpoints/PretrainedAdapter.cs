@@ -37,10 +37,21 @@ public static class PretrainedAdapter
 
         var present = adapter.Pairs.Select(pair => pair.Module).ToHashSet(StringComparer.Ordinal);
         var config = ToLoraConfig(adapter.Config, present);
-        string? absent = model.Linears.Select(layer => layer.Name).FirstOrDefault(name => config.Matches(name) && !IsExempt(adapter.Config, name) && !present.Contains(name));
-        if (absent is not null)
+        var (targets, expected) = Select(model, config, adapter.Config, folder);
+        if (present.FirstOrDefault(name => !expected.Contains(name)) is { } stranger)
+        {
+            throw new CheckpointException(file, stranger, "has tensors here, but target_modules does not name it. The two files of the adapter do not belong together.");
+        }
+
+        if (expected.Find(name => !present.Contains(name)) is { } absent)
         {
             throw new CheckpointException(file, absent, "is named by target_modules but has no tensors here, expected lora_A and lora_B. The file is incomplete, or the adapter is for another model.");
+        }
+
+        if (expected.Count < targets.Count)
+        {
+            // LoraConfig has no keys that take layers out, so what is left is named layer by layer.
+            config = config with { Targets = expected, TargetPattern = null };
         }
 
         var set = new AdapterSet(model, config, adapter.Pairs.ToDictionary(pair => pair.Module, pair => (pair.Rank, adapter.Config.ScalingOf(pair.Module)), StringComparer.Ordinal));
@@ -112,7 +123,20 @@ public static class PretrainedAdapter
         TargetPattern = config.TargetModules is { Pattern: { } pattern and not LoraConfig.AllLinear } ? pattern : null,
     };
 
-    // Modules that target_modules names but other keys take out again.
+    // The layers that target_modules names, and those of them that no other key takes out again.
+    static (List<string> Targets, List<string> Expected) Select(CausalLm model, LoraConfig config, PeftConfig file, string folder)
+    {
+        try
+        {
+            List<string> targets = [.. model.Linears.Select(layer => layer.Name).Where(config.Matches)];
+            return (targets, [.. targets.Where(name => !IsExempt(file, name))]);
+        }
+        catch (ArgumentException e)
+        {
+            throw new CheckpointException(Path.Combine(folder, PeftFiles.ConfigName), null, $"target_modules or exclude_modules cannot be applied. {e.Message}", e);
+        }
+    }
+
     static bool IsExempt(PeftConfig config, string module)
     {
         if (config.ExcludeModules is { } exclude && new LoraConfig { Targets = exclude.Names ?? [], TargetPattern = exclude.Pattern }.Matches(module))
@@ -123,9 +147,10 @@ public static class PretrainedAdapter
         return config.LayersToTransform is { } layers && !layers.Any(layer => module.Contains($".{layer}."));
     }
 
-    // What differs from the adapter's general rank or alpha, keyed by the module's whole path.
+    // What differs from the adapter's general rank or alpha, keyed by the module's path without its first part: PEFT before 0.14 wants a part before the pattern.
     static Dictionary<string, double> Exceptions(AdapterSet set, Func<LowRankUpdate, double> value, double general) =>
-        set.Updates.Where(x => Math.Abs(value(x.Update) - general) > 1e-9).ToDictionary(x => x.Module.Replace(".", "\\.", StringComparison.Ordinal), x => value(x.Update));
+        set.Updates.Where(x => Math.Abs(value(x.Update) - general) > 1e-9)
+            .ToDictionary(x => x.Module[(x.Module.IndexOf('.', StringComparison.Ordinal) + 1)..].Replace(".", "\\.", StringComparison.Ordinal), x => value(x.Update));
 
     // Other tools read a list of names; all-linear is theirs to expand, so it is written expanded.
     static List<string> TargetNames(CausalLm model, LoraConfig config, List<string> modules) =>

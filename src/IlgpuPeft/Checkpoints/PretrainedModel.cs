@@ -1,5 +1,4 @@
 using System.Buffers;
-using System.Text.Json;
 using IlgpuPeft.Kernels;
 using IlgpuPeft.Models;
 using IlgpuPeft.Tensors;
@@ -33,11 +32,7 @@ public static class PretrainedModel
         RequireFolder(folder);
         string configPath = Path.Combine(folder, "config.json");
         var config = ModelConfig.Load(configPath);
-        using (var document = JsonDocument.Parse(config.Json))
-        {
-            _ = BitsAndBytesConfig.Parse(document.RootElement, configPath); // refuses quantisation methods that we lack, by name
-        }
-
+        _ = BitsAndBytesConfig.Parse(JsonFile.ReadObject(configPath), configPath); // refuses quantisation methods that we lack, by name
         using var files = WeightFiles.Open(folder);
         var loader = new Loader(files, backend, storage);
         try

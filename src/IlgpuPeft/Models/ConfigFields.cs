@@ -6,12 +6,15 @@ namespace IlgpuPeft.Models;
 sealed class ConfigFields(string path, JsonElement root, string prefix = "")
 {
     // Larger than any published model, and small enough that products of two fit in 64 bits.
-    const int Largest = 1 << 24;
+    public const int Largest = 1 << 24;
 
     readonly JsonElement root = root.ValueKind == JsonValueKind.Object ? root
         : throw new InvalidDataException($"{path}: expected a JSON object{(prefix.Length == 0 ? "" : $" at {prefix}")}, got {root.ValueKind}.");
 
     public bool Has(string name) => Find(name) is not null;
+
+    /// <summary>Whether the field is there and says null, where that differs from being absent.</summary>
+    public bool IsNull(string name) => root.TryGetProperty(name, out var value) && value.ValueKind == JsonValueKind.Null;
 
     public ConfigFields? Section(string name) => Find(name) is { } value ? new ConfigFields(path, value, prefix + name + ".") : null;
 

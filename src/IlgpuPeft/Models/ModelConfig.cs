@@ -57,7 +57,7 @@ public sealed record ModelConfig
     /// <summary>Rotary embedding: base and scaling.</summary>
     public RopeConfig Rope { get; init; } = new();
 
-    /// <summary>For each layer, how many keys a query sees at most; 0 for all.</summary>
+    /// <summary>For each layer, how many keys a query sees at most; 0 for all. Empty if no layer has a limit.</summary>
     public IReadOnlyList<int> Windows { get; init; } = [];
 
     /// <summary>Beginning-of-sequence token, or null.</summary>
@@ -86,7 +86,7 @@ public sealed record ModelConfig
             using var document = JsonDocument.Parse(text);
             return Read(new ConfigFields(path, document.RootElement)) with { Json = text };
         }
-        catch (JsonException cause)
+        catch (Exception cause) when (cause is JsonException or InvalidOperationException) // the latter: an escaped lone surrogate
         {
             throw new InvalidDataException($"{path}: not valid JSON: {cause.Message} Copy the file again from the model's repository.", cause);
         }
@@ -111,18 +111,24 @@ public sealed record ModelConfig
             throw fields.Wrong("num_key_value_heads", $"expected a divisor of num_attention_heads = {heads}, got {groups}");
         }
 
-        if (!fields.Has("head_dim") && hidden % heads != 0)
+        if (!fields.Has("head_dim") && type != "qwen3" && hidden % heads != 0)
         {
             throw fields.Wrong("head_dim", $"absent, and hidden_size = {hidden} is not a multiple of num_attention_heads = {heads}");
         }
 
-        int headWidth = fields.Positive("head_dim", hidden / heads);
+        int headWidth = fields.Positive("head_dim", type == "qwen3" ? 128 : hidden / heads);
         if (headWidth % 2 != 0)
         {
             throw fields.Wrong("head_dim", $"expected an even number, because RoPE rotates pairs, got {headWidth}");
         }
 
-        bool attentionBias = fields.Flag("attention_bias", false);
+        if ((long)heads * headWidth > ConfigFields.Largest)
+        {
+            throw fields.Wrong("num_attention_heads", $"{heads} heads of {headWidth} elements are wider than {ConfigFields.Largest}");
+        }
+
+        // Mistral has no biases and Qwen2 its own rule, whatever these fields say.
+        bool attentionBias = type is "llama" or "qwen3" && fields.Flag("attention_bias", false);
         return new ModelConfig
         {
             ModelType = type,
@@ -137,8 +143,8 @@ public sealed record ModelConfig
             MaxPositions = fields.Positive("max_position_embeddings", 2048),
             TiedEmbeddings = fields.Flag("tie_word_embeddings", false),
             QkvBias = type == "qwen2" || attentionBias,
-            OutputBias = type is "llama" or "qwen3" && attentionBias,
-            MlpBias = fields.Flag("mlp_bias", false),
+            OutputBias = attentionBias,
+            MlpBias = type == "llama" && fields.Flag("mlp_bias", false),
             QueryKeyNorm = type == "qwen3",
             Rope = RopeConfig.Read(fields),
             Windows = ReadWindows(fields, type, layers),
@@ -149,17 +155,22 @@ public sealed record ModelConfig
     }
 
     // Mistral windows every layer. Qwen has the field but windows only if use_sliding_window says so, and then only the layers from max_window_layers on.
+    // Absent fields have the defaults of transformers; a window of null means none.
     static int[] ReadWindows(ConfigFields fields, string type, int layers)
     {
-        int window = fields.Whole("sliding_window", 0);
-        bool used = window > 0 && (type == "mistral" || fields.Flag("use_sliding_window", false));
+        bool used = type == "mistral" || (type is "qwen2" or "qwen3" && fields.Flag("use_sliding_window", false));
+        if (!used || fields.IsNull("sliding_window"))
+        {
+            return [];
+        }
+
+        int window = fields.Positive("sliding_window", 4096), full = type == "mistral" ? 0 : fields.Whole("max_window_layers", 28);
         var kinds = fields.Texts("layer_types");
-        int full = type == "mistral" ? 0 : fields.Whole("max_window_layers", 0);
         var windows = new int[layers];
         for (int layer = 0; layer < layers; layer++)
         {
             bool here = kinds.Count == layers ? kinds[layer] == "sliding_attention" : layer >= full;
-            windows[layer] = used && here ? window : 0;
+            windows[layer] = here ? window : 0;
         }
 
         return windows;

@@ -41,15 +41,26 @@ public sealed record RopeConfig(double Theta = 10000, string Type = "default", d
             return new RopeConfig(theta);
         }
 
+        scaling.RequireAbsentOr("partial_rotary_factor", 1);
         string type = scaling.Text("rope_type", scaling.Text("type", "default"));
         return type switch
         {
             "default" => new RopeConfig(theta),
             "linear" => new RopeConfig(theta, type, scaling.Number("factor")),
-            "llama3" => new RopeConfig(theta, type, scaling.Number("factor"), scaling.Number("low_freq_factor"), scaling.Number("high_freq_factor"),
-                scaling.Positive("original_max_position_embeddings")),
+            "llama3" => ReadLlama3(scaling, theta),
             _ => throw scaling.Unsupported("rope_type", type, "default, linear, llama3"),
         };
+    }
+
+    static RopeConfig ReadLlama3(ConfigFields scaling, double theta)
+    {
+        double low = scaling.Number("low_freq_factor"), high = scaling.Number("high_freq_factor");
+        if (high <= low)
+        {
+            throw scaling.Wrong("high_freq_factor", $"expected more than low_freq_factor = {low}, got {high}");
+        }
+
+        return new RopeConfig(theta, "llama3", scaling.Number("factor"), low, high, scaling.Positive("original_max_position_embeddings"));
     }
 
     double Llama3(double frequency)

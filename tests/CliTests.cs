@@ -12,10 +12,12 @@ namespace IlgpuPeft.Tests;
 public class CliTests : IDisposable
 {
     readonly TempFolder temp = new();
+    readonly TinyRun tiny = new();
 
     public void Dispose()
     {
         temp.Dispose();
+        tiny.Dispose();
         GC.SuppressFinalize(this);
     }
 
@@ -32,25 +34,25 @@ public class CliTests : IDisposable
     [Theory]
     [InlineData(1, "is required", "generate")]
     [InlineData(1, "generate", "genrate")]
-    [InlineData(1, "expected either --prompt or --tokens", "generate", "--model", "{stories}")]
-    [InlineData(1, "expected either --prompt or --tokens", "generate", "--model", "{stories}", "--prompt", "x", "--tokens", "1")]
-    [InlineData(1, "expected token ids such as 1,15,2, got 1,x", "generate", "--model", "{stories}", "--tokens", "1,x")]
-    [InlineData(1, "token id 512 is out of range, expected 0 to 511", "generate", "--model", "{stories}", "--tokens", "1,512")]
-    [InlineData(1, "token id 512 is out of range, expected 0 to 511", "score", "--model", "{stories}", "--tokens", "1,512")]
-    [InlineData(1, "expected at least 2", "score", "--model", "{stories}", "--tokens", "1")]
-    [InlineData(1, "--max-tokens: expected at least 1, got 0", "generate", "--model", "{stories}", "--tokens", "1", "--max-tokens", "0")]
-    [InlineData(1, "--top-p: expected a number from", "generate", "--model", "{stories}", "--tokens", "1", "--top-p", "2")]
-    [InlineData(1, "the GPU kernels are not part of this version", "generate", "--model", "{stories}", "--tokens", "1", "--device", "cuda:0")]
-    [InlineData(1, "bf16 activations are not available on cpu", "generate", "--model", "{stories}", "--tokens", "1", "--dtype", "bf16")]
-    [InlineData(1, "there is no tokenizer.json", "generate", "--model", "{llama}", "--prompt", "x")]
-    [InlineData(1, "expected stored, nf4 or nf4-double, got int8", "generate", "--model", "{stories}", "--tokens", "1", "--base", "int8")]
+    [InlineData(1, "expected either --prompt or --tokens", "generate", "--model", "{model}")]
+    [InlineData(1, "expected either --prompt or --tokens", "generate", "--model", "{model}", "--prompt", "x", "--tokens", "1")]
+    [InlineData(1, "expected token ids such as 1,15,2, got 1,x", "generate", "--model", "{model}", "--tokens", "1,x")]
+    [InlineData(1, "token id 37 is out of range, expected 0 to 36", "generate", "--model", "{model}", "--tokens", "1,37")]
+    [InlineData(1, "token id 37 is out of range, expected 0 to 36", "score", "--model", "{model}", "--tokens", "1,37")]
+    [InlineData(1, "expected at least 2", "score", "--model", "{model}", "--tokens", "1")]
+    [InlineData(1, "--max-tokens: expected at least 1, got 0", "generate", "--model", "{model}", "--tokens", "1", "--max-tokens", "0")]
+    [InlineData(1, "--top-p: expected a number from", "generate", "--model", "{model}", "--tokens", "1", "--top-p", "2")]
+    [InlineData(1, "the GPU kernels are not part of this version", "generate", "--model", "{model}", "--tokens", "1", "--device", "cuda:0")]
+    [InlineData(1, "bf16 activations are not available on cpu", "generate", "--model", "{model}", "--tokens", "1", "--dtype", "bf16")]
+    [InlineData(1, "there is no tokenizer.json", "generate", "--model", "{model}", "--prompt", "x")]
+    [InlineData(1, "expected stored, nf4 or nf4-double, got int8", "generate", "--model", "{model}", "--tokens", "1", "--base", "int8")]
     [InlineData(2, "expected a Hugging Face model folder, found nothing", "generate", "--model", "{temp}/absent", "--tokens", "1")]
-    [InlineData(2, "The adapter is for another model", "generate", "--model", "{stories}", "--adapter", "{lora}/adapter", "--tokens", "1")]
-    [InlineData(2, "there is no such file", "evaluate", "--model", "{stories}", "--data", "{temp}/absent.jsonl", "--type", "tokenized")]
-    [InlineData(2, "The adapter is for another model", "merge", "--model", "{stories}", "--adapter", "{lora}/adapter", "--out", "{temp}/out")]
-    [InlineData(1, "is the model that is read", "merge", "--model", "{lora}/model", "--adapter", "{lora}/adapter", "--out", "{lora}/model/")]
-    [InlineData(2, "is a file, expected a folder", "quantize", "--model", "{stories}", "--out", "{stories}/config.json/out")]
-    [InlineData(2, "is a file, expected a folder", "score", "--model", "{stories}", "--tokens", "1,2", "--logits", "{stories}/config.json/l.safetensors")]
+    [InlineData(2, "The adapter is for another model", "generate", "--model", "{model}", "--adapter", "{foreign}", "--tokens", "1")]
+    [InlineData(2, "there is no such file", "evaluate", "--model", "{model}", "--data", "{temp}/absent.jsonl", "--type", "tokenized")]
+    [InlineData(2, "The adapter is for another model", "merge", "--model", "{model}", "--adapter", "{foreign}", "--out", "{temp}/out")]
+    [InlineData(1, "is the model that is read", "merge", "--model", "{model}", "--adapter", "{adapter}", "--out", "{model}/")]
+    [InlineData(2, "is a file, expected a folder", "quantize", "--model", "{model}", "--out", "{model}/config.json/out")]
+    [InlineData(2, "is a file, expected a folder", "score", "--model", "{model}", "--tokens", "1,2", "--logits", "{model}/config.json/l.safetensors")]
     [InlineData(2, "found nothing", "inspect", "{temp}/absent")]
     public async Task Bad_input_is_an_error_with_its_exit_code_and_leaves_no_file(int code, string message, params string[] args)
     {
@@ -75,7 +77,7 @@ public class CliTests : IDisposable
         Assert.SkipWhen(Environment.UserName == "root", "root may write everywhere");
         string closed = Directory.CreateDirectory(temp.File("closed")).FullName;
         File.SetUnixFileMode(closed, UnixFileMode.UserRead | UnixFileMode.UserExecute);
-        (await Tool.RunAsync("quantize", "--model", Path("{stories}"), "--out", closed)).Fails(2, "change the folder's permissions");
+        (await Tool.RunAsync("quantize", "--model", tiny.Model, "--out", closed)).Fails(2, "change the folder's permissions");
     }
 
     [Fact]
@@ -134,8 +136,8 @@ public class CliTests : IDisposable
     [Fact]
     public async Task Model_without_a_tokenizer_generates_token_ids()
     {
-        var run = (await Tool.RunAsync("generate", "--model", Path("{llama}"), "--tokens", "3,4,5", "--max-tokens", "4")).Succeeds();
-        var json = (await Tool.RunAsync("generate", "--model", Path("{llama}"), "--tokens", "3,4,5", "--max-tokens", "4", "--json")).Succeeds().Json;
+        var run = (await Tool.RunAsync("generate", "--model", tiny.Model, "--tokens", "3,4,5", "--max-tokens", "4")).Succeeds();
+        var json = (await Tool.RunAsync("generate", "--model", tiny.Model, "--tokens", "3,4,5", "--max-tokens", "4", "--json")).Succeeds().Json;
         Assert.Equal(string.Join(' ', Ints(json, "tokens")), run.Out.Trim());
         Assert.Equal(JsonValueKind.Null, json.GetProperty("text").ValueKind);
     }
@@ -143,10 +145,10 @@ public class CliTests : IDisposable
     [Fact]
     public async Task Evaluate_gives_the_mean_of_what_score_gives_for_each_row()
     {
-        string[] args = ["--model", Path("{lora}/model"), "--adapter", Path("{lora}/adapter"), "--data", Path("{lora}/train.jsonl"), "--json"];
+        string[] args = ["--model", tiny.Model, "--adapter", tiny.Adapter, "--data", tiny.Rows, "--json"];
         var whole = (await Tool.RunAsync(["evaluate", .. args])).Succeeds().Json;
         var rows = (await Tool.RunAsync(["score", .. args])).Succeeds().Out.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => JsonElement.Parse(line)).ToList();
-        var labels = File.ReadLines(Path("{lora}/train.jsonl")).Select(line => Ints(JsonElement.Parse(line), "labels").Skip(1).Count(label => label != -100)).ToList();
+        var labels = File.ReadLines(tiny.Rows).Select(line => Ints(JsonElement.Parse(line), "labels").Skip(1).Count(label => label != -100)).ToList();
         Assert.Equal(labels.Sum(), whole.GetProperty("tokens").GetInt64());
         Assert.Equal(rows.Count, whole.GetProperty("rows").GetInt32());
         Assert.Equal(rows.Zip(labels, (row, count) => row.GetProperty("loss").GetDouble() * count).Sum() / labels.Sum(), whole.GetProperty("loss").GetDouble(), 1e-5);
@@ -159,9 +161,9 @@ public class CliTests : IDisposable
     public async Task Merged_model_gives_the_logits_of_base_and_adapter(string storage)
     {
         string merged = temp.File("merged"), before = temp.File("a.safetensors"), after = temp.File("b.safetensors");
-        const string ids = "5,9,23,80,41,7";
-        (await Tool.RunAsync("merge", "--model", Path("{lora}/model"), "--adapter", Path("{lora}/adapter"), "--out", merged, "--dtype", "f32", "--base", storage)).Succeeds();
-        (await Tool.RunAsync("score", "--model", Path("{lora}/model"), "--adapter", Path("{lora}/adapter"), "--base", storage, "--tokens", ids, "--logits", before)).Succeeds();
+        const string ids = "5,9,23,30,1,7";
+        (await Tool.RunAsync("merge", "--model", tiny.Model, "--adapter", tiny.Adapter, "--out", merged, "--dtype", "f32", "--base", storage)).Succeeds();
+        (await Tool.RunAsync("score", "--model", tiny.Model, "--adapter", tiny.Adapter, "--base", storage, "--tokens", ids, "--logits", before)).Succeeds();
         (await Tool.RunAsync("score", "--model", merged, "--tokens", ids, "--logits", after)).Succeeds();
         Compare.Close(Tensor(before, "logits"), Tensor(after, "logits"), 1e-4, "logits");
     }
@@ -172,36 +174,36 @@ public class CliTests : IDisposable
     public async Task Quantized_checkpoint_scores_as_the_model_quantised_while_loading(string storage, params string[] options)
     {
         string folder = temp.File("nf4");
-        (await Tool.RunAsync(["quantize", "--model", Path("{stories}"), "--out", folder, .. options])).Succeeds();
-        var loaded = (await Tool.RunAsync("score", "--model", Path("{stories}"), "--base", storage, "--text", "Once upon a time", "--json")).Succeeds();
-        var stored = (await Tool.RunAsync("score", "--model", folder, "--text", "Once upon a time", "--json")).Succeeds();
+        (await Tool.RunAsync(["quantize", "--model", tiny.Model, "--out", folder, .. options])).Succeeds();
+        var loaded = (await Tool.RunAsync("score", "--model", tiny.Model, "--base", storage, "--tokens", "5,9,23,30,1,7", "--json")).Succeeds();
+        var stored = (await Tool.RunAsync("score", "--model", folder, "--tokens", "5,9,23,30,1,7", "--json")).Succeeds();
         Assert.Equal(loaded.Out, stored.Out);
         var inspected = (await Tool.RunAsync("inspect", folder, "--json")).Succeeds().Json;
-        Assert.Equal((35, 260032), (inspected.GetProperty("nf4_layers").GetInt32(), inspected.GetProperty("parameters").GetInt64()));
+        Assert.Equal((14, 9740), (inspected.GetProperty("nf4_layers").GetInt32(), inspected.GetProperty("parameters").GetInt64()));
     }
 
     [Fact]
     public async Task Inspect_shows_models_adapters_and_tensor_files()
     {
-        Assert.Contains("llama: 260,032 weights", (await Tool.RunAsync("inspect", Path("{stories}"))).Succeeds().Out, StringComparison.Ordinal);
-        var adapter = (await Tool.RunAsync("inspect", Path("{lora}/adapter"), "--json")).Succeeds().Json;
-        Assert.Equal(("adapter", 21, 26880, 0), (adapter.GetProperty("kind").GetString(), adapter.GetProperty("modules").GetInt32(), adapter.GetProperty("trainable").GetInt32(),
+        Assert.Contains("llama: 9,740 weights", (await Tool.RunAsync("inspect", tiny.Model)).Succeeds().Out, StringComparison.Ordinal);
+        var adapter = (await Tool.RunAsync("inspect", tiny.Adapter, "--json")).Succeeds().Json;
+        Assert.Equal(("adapter", 14, 2752, 0), (adapter.GetProperty("kind").GetString(), adapter.GetProperty("modules").GetInt32(), adapter.GetProperty("trainable").GetInt32(),
             adapter.GetProperty("zero_b").GetArrayLength()));
-        var file = (await Tool.RunAsync("inspect", Path("{lora}/adapter/adapter_model.safetensors"), "--json")).Succeeds().Json;
-        Assert.Equal(42, file.GetProperty("tensors").GetArrayLength());
+        var file = (await Tool.RunAsync("inspect", Path("{adapter}/adapter_model.safetensors"), "--json")).Succeeds().Json;
+        Assert.Equal(28, file.GetProperty("tensors").GetArrayLength());
     }
 
     [Fact]
     public async Task Inspect_warns_of_an_untrained_adapter()
     {
         using (var backend = new HostBackend<float>())
-        using (var model = PretrainedModel.Load(Path("{stories}"), backend))
+        using (var model = PretrainedModel.Load(tiny.Model, backend))
         using (var adapter = new AdapterSet(model, new LoraConfig { Targets = ["q_proj"] }))
         {
-            PretrainedAdapter.Save(adapter, temp.File("new"), "stories");
+            PretrainedAdapter.Save(adapter, temp.File("new"), "tiny");
         }
 
-        Assert.Contains("B is all zero in 5 of 5 layers", (await Tool.RunAsync("inspect", temp.File("new"))).Succeeds().Out, StringComparison.Ordinal);
+        Assert.Contains("B is all zero in 2 of 2 layers", (await Tool.RunAsync("inspect", temp.File("new"))).Succeeds().Out, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -244,10 +246,11 @@ public class CliTests : IDisposable
         Assert.Contains("the conversation starts anew", await error, StringComparison.Ordinal);
     }
 
-    string Path(string text) => text.Replace("{temp}", temp.Path, StringComparison.Ordinal) is var path && !path.Contains('{', StringComparison.Ordinal) ? path
-        : path.StartsWith("{stories}", StringComparison.Ordinal) ? TestAssets.Path("assets/stories260k-hf") + path["{stories}".Length..]
-        : path.StartsWith("{llama}", StringComparison.Ordinal) ? TestAssets.Path("golden/cases/llama/model") + path["{llama}".Length..]
-        : TestAssets.Path("golden/cases/lora") + path["{lora}".Length..];
+    /// <summary>Puts real paths for names in braces, only those that are asked for.</summary>
+    string Path(string text) => Replace(Replace(Replace(Replace(Replace(text, "{temp}", () => temp.Path), "{model}", () => tiny.Model), "{adapter}", () => tiny.Adapter),
+        "{foreign}", tiny.ForeignAdapter), "{stories}", () => TestAssets.Path("assets/stories260k-hf"));
+
+    static string Replace(string text, string name, Func<string> value) => text.Contains(name, StringComparison.Ordinal) ? text.Replace(name, value(), StringComparison.Ordinal) : text;
 
     static int[] Ints(JsonElement json, string name) => [.. json.GetProperty(name).EnumerateArray().Select(x => x.GetInt32())];
 

@@ -12,10 +12,12 @@ public partial class CliTrainTests : IDisposable
 {
     const double Tolerance = 1e-4;
     readonly TempFolder temp = new();
+    readonly TinyRun tiny = new();
 
     public void Dispose()
     {
         temp.Dispose();
+        tiny.Dispose();
         GC.SuppressFinalize(this);
     }
 
@@ -90,9 +92,9 @@ public partial class CliTrainTests : IDisposable
     [Fact]
     public async Task Written_config_reads_back_as_the_same_run()
     {
-        string config = GoldenConfig("lora");
+        string config = tiny.Config;
         (await Tool.RunAsync("train", config)).Succeeds();
-        string again = Path.Combine(temp.Path, "out", "config.yaml"), first = File.ReadAllText(Path.Combine(temp.Path, "out", "adapter_model.safetensors"));
+        string again = Path.Combine(tiny.Output, "config.yaml"), first = File.ReadAllText(Path.Combine(tiny.Output, "adapter_model.safetensors"));
         (await Tool.RunAsync("train", again, "--set", $"output_dir={temp.File("again")}")).Succeeds();
         Assert.Equal(first, File.ReadAllText(Path.Combine(temp.File("again"), "adapter_model.safetensors")));
     }
@@ -100,10 +102,9 @@ public partial class CliTrainTests : IDisposable
     [Fact]
     public async Task Resumed_run_ends_as_the_uninterrupted_one_bit_for_bit()
     {
-        string config = GoldenConfig("qlora_nf4"), straight = Path.Combine(temp.Path, "out"), resumed = temp.File("resumed");
+        string config = tiny.Config, straight = tiny.Output, resumed = temp.File("resumed");
         // Shuffling, dropout and a schedule make a step depend on where the run stands.
-        string[] options = ["--set", "save_steps=3", "--set", "shuffle_merged_datasets=true", "--set", "lr_scheduler=cosine",
-            "--set", "lora_model_dir=", "--set", "lora_target_linear=true", "--set", "lora_dropout=0.1"];
+        string[] options = ["--set", "save_steps=3", "--set", "adapter=qlora", "--set", "load_in_4bit=true"];
         (await Tool.RunAsync(["train", config, .. options])).Succeeds();
         Copy(Path.Combine(straight, "checkpoint-3"), Path.Combine(resumed, "checkpoint-3"));
         File.WriteAllLines(Path.Combine(resumed, "metrics.jsonl"), File.ReadLines(Path.Combine(straight, "metrics.jsonl")).Take(3));
@@ -119,8 +120,8 @@ public partial class CliTrainTests : IDisposable
     public async Task Interrupted_run_exits_130_and_goes_on_from_its_checkpoint()
     {
         Assert.SkipWhen(OperatingSystem.IsWindows(), "sends a Unix signal");
-        string config = GoldenConfig("lora"), straight = temp.File("straight"), output = Path.Combine(temp.Path, "out");
-        string[] options = ["--set", "max_steps=150"]; // long enough to be interrupted, short enough to finish afterwards
+        string config = tiny.Config, straight = temp.File("straight"), output = tiny.Output;
+        string[] options = ["--set", "max_steps=400"]; // long enough to be interrupted, short enough to finish afterwards
         var start = new ProcessStartInfo(Tool.Executable(), ["train", config, .. options]) { RedirectStandardError = true, RedirectStandardOutput = true };
         using var process = Process.Start(start)!;
         string? line;
@@ -144,22 +145,31 @@ public partial class CliTrainTests : IDisposable
     [Fact]
     public async Task Dry_run_shows_the_plan_and_writes_nothing()
     {
-        var run = (await Tool.RunAsync("train", GoldenConfig("lora"), "--dry-run", "--json")).Succeeds();
-        Assert.Equal((6, 26880), (run.Json.GetProperty("steps").GetInt32(), run.Json.GetProperty("trainable").GetInt32()));
+        var run = (await Tool.RunAsync("train", tiny.Config, "--dry-run", "--json")).Succeeds();
+        Assert.Equal((6, 2752), (run.Json.GetProperty("steps").GetInt32(), run.Json.GetProperty("trainable").GetInt32()));
         Assert.Contains("plan: 6 steps of 1 x 2 rows", run.Error, StringComparison.Ordinal);
-        Assert.False(Directory.Exists(Path.Combine(temp.Path, "out")));
+        Assert.False(Directory.Exists(tiny.Output));
+    }
+
+    [Fact]
+    public async Task Log_has_a_line_every_logging_steps_and_for_the_last()
+    {
+        var run = (await Tool.RunAsync("train", tiny.Config, "--set", "logging_steps=4")).Succeeds();
+        Assert.Equal(["4/6", "6/6"], run.Error.Split('\n').Where(line => line.StartsWith("step ", StringComparison.Ordinal)).Select(line => line.Split(' ')[1]));
+        Assert.Equal("", run.Out);
+        Assert.Equal(6, MetricsFile.Read(Path.Combine(tiny.Output, "metrics.jsonl")).Count);
     }
 
     [Fact]
     public async Task Blank_adapter_trains_every_weight_into_a_model_folder()
     {
-        string config = GoldenConfig("lora");
+        string config = tiny.Config;
         File.WriteAllText(config, File.ReadAllText(config).Replace("adapter: lora", "adapter:", StringComparison.Ordinal));
-        (await Tool.RunAsync("train", config, "--set", "lora_model_dir=")).Succeeds();
-        var rows = MetricsFile.Read(Path.Combine(temp.Path, "out", "metrics.jsonl"));
-        string data = TestAssets.Path("golden/cases/lora/train.jsonl");
-        var before = (await Tool.RunAsync("evaluate", "--model", TestAssets.Path("golden/cases/lora/model"), "--data", data, "--json")).Succeeds().Json;
-        var after = (await Tool.RunAsync("evaluate", "--model", Path.Combine(temp.Path, "out"), "--data", data, "--json")).Succeeds().Json;
+        (await Tool.RunAsync("train", config)).Succeeds();
+        var rows = MetricsFile.Read(Path.Combine(tiny.Output, "metrics.jsonl"));
+        string data = tiny.Rows;
+        var before = (await Tool.RunAsync("evaluate", "--model", tiny.Model, "--data", data, "--json")).Succeeds().Json;
+        var after = (await Tool.RunAsync("evaluate", "--model", tiny.Output, "--data", data, "--json")).Succeeds().Json;
         Assert.Equal(6, rows.Count);
         Assert.True(after.GetProperty("loss").GetDouble() < before.GetProperty("loss").GetDouble());
     }
@@ -173,34 +183,34 @@ public partial class CliTrainTests : IDisposable
     [InlineData(2, "expected a Hugging Face model folder, found nothing", "base_model=absent")]
     [InlineData(2, "there is no such file", "datasets.0.path=absent.jsonl")]
     [InlineData(2, "bad.jsonl:2: the line is not a JSON object", "datasets.0.path=bad.jsonl")]
-    [InlineData(2, "range.jsonl:1: input_ids has token 999, expected 0 ... ", "datasets.0.path=range.jsonl")]
+    [InlineData(2, "range.jsonl:1: input_ids has token 999, expected 0 ... 36", "datasets.0.path=range.jsonl")]
     [InlineData(2, "is a file, expected a folder", "output_dir=bad.jsonl/out")]
     [InlineData(2, "adapter_config.json", "lora_model_dir=absent")]
     [InlineData(1, "rows of text need a tokenizer", "datasets.0.type=alpaca")]
     public async Task Bad_input_is_an_error_and_leaves_no_output(int code, string message, string setting)
     {
-        string config = GoldenConfig("lora");
-        Write("bad.jsonl", "{\"input_ids\": [1, 2, 3]}\n{\"input_ids\": [1, 2\n");
-        Write("range.jsonl", "{\"input_ids\": [1, 999, 3]}\n");
+        string config = tiny.Config;
+        File.WriteAllText(tiny.PathOf("bad.jsonl"), "{\"input_ids\": [1, 2, 3]}\n{\"input_ids\": [1, 2\n");
+        File.WriteAllText(tiny.PathOf("range.jsonl"), "{\"input_ids\": [1, 999, 3]}\n");
         (await Tool.RunAsync("train", config, "--set", setting)).Fails(code, message);
-        Assert.False(Directory.Exists(Path.Combine(temp.Path, "out")));
+        Assert.False(Directory.Exists(tiny.Output));
     }
 
     [Fact]
     public async Task Adapter_of_another_model_is_an_error()
     {
-        string config = GoldenConfig("lora");
-        (await Tool.RunAsync("train", config, "--set", $"base_model={TestAssets.Path("assets/stories260k-hf")}")).Fails(2, "The adapter is for another model");
+        (await Tool.RunAsync("train", tiny.Config, "--set", $"lora_model_dir={tiny.ForeignAdapter()}")).Fails(2, "The adapter is for another model");
+        Assert.False(Directory.Exists(tiny.Output));
     }
 
     [Fact]
     public async Task Resume_without_a_checkpoint_is_an_error() =>
-        (await Tool.RunAsync("train", GoldenConfig("lora"), "--resume")).Fails(1, "there is no checkpoint in");
+        (await Tool.RunAsync("train", tiny.Config, "--resume")).Fails(1, "there is no checkpoint in");
 
     [Fact]
     public async Task Resume_of_a_run_with_other_settings_is_an_error()
     {
-        string config = GoldenConfig("lora");
+        string config = tiny.Config;
         (await Tool.RunAsync("train", config, "--set", "save_steps=3")).Succeeds();
         (await Tool.RunAsync("train", config, "--set", "learning_rate=0.5", "--resume")).Fails(2, "belongs to a run with other settings or data");
     }

@@ -137,6 +137,11 @@ static class TrainCommand
         screen.Say($"plan: {run.TotalSteps:N0} steps of {config.MicroBatchSize} x {config.GradientAccumulationSteps} {items}; " +
             $"an epoch has {run.ItemsPerEpoch:N0} {items}, {tokens:N0} tokens; {run.Data.Validation.Count:N0} rows to validate on");
         screen.Say($"memory: {model.Backend.Memory} before activations");
+        if (config.SpecialTokens.EosToken is { } eos && run.Data.Tokenizer?.TokenId(eos) is { } id && !model.Config.EosIds.Contains(id))
+        {
+            screen.Warn($"rows end with {eos}, which eos_token_id in the model's config.json does not name: generation stops there only after {id} is added to it.");
+        }
+
         if (run.Data.Train.Concat(run.Data.Validation).Max(example => example.Length) is var longest && longest > model.Config.MaxPositions)
         {
             screen.Warn($"the longest row has {longest} tokens; the model was made for {model.Config.MaxPositions}.");

@@ -45,6 +45,10 @@ public class CliTests : IDisposable
     [InlineData(1, "the GPU kernels are not part of this version", "generate", "--model", "{model}", "--tokens", "1", "--device", "cuda:0")]
     [InlineData(1, "bf16 activations are not available on cpu", "generate", "--model", "{model}", "--tokens", "1", "--dtype", "bf16")]
     [InlineData(1, "there is no tokenizer.json", "generate", "--model", "{model}", "--prompt", "x")]
+    [InlineData(1, "a conversation is text", "chat", "--model", "{model}")]
+    [InlineData(1, "--sequence-len: expected at least 2, got 1", "evaluate", "--model", "{model}", "--data", "{rows}", "--sequence-len", "1")]
+    [InlineData(1, "a file holds the logits of one text", "score", "--model", "{model}", "--data", "{rows}", "--logits", "{temp}/l.safetensors")]
+    [InlineData(1, "rows of text need a tokenizer", "evaluate", "--model", "{model}", "--data", "{rows}", "--type", "alpaca")]
     [InlineData(1, "expected stored, nf4 or nf4-double, got int8", "generate", "--model", "{model}", "--tokens", "1", "--base", "int8")]
     [InlineData(2, "expected a Hugging Face model folder, found nothing", "generate", "--model", "{temp}/absent", "--tokens", "1")]
     [InlineData(2, "The adapter is for another model", "generate", "--model", "{model}", "--adapter", "{foreign}", "--tokens", "1")]
@@ -246,11 +250,16 @@ public class CliTests : IDisposable
         Assert.Contains("the conversation starts anew", await error, StringComparison.Ordinal);
     }
 
-    /// <summary>Puts real paths for names in braces, only those that are asked for.</summary>
-    string Path(string text) => Replace(Replace(Replace(Replace(Replace(text, "{temp}", () => temp.Path), "{model}", () => tiny.Model), "{adapter}", () => tiny.Adapter),
-        "{foreign}", tiny.ForeignAdapter), "{stories}", () => TestAssets.Path("assets/stories260k-hf"));
-
-    static string Replace(string text, string name, Func<string> value) => text.Contains(name, StringComparison.Ordinal) ? text.Replace(name, value(), StringComparison.Ordinal) : text;
+    /// <summary>Puts real paths for names in braces, and makes only those that are asked for.</summary>
+    string Path(string text)
+    {
+        (string Name, Func<string> Path)[] places =
+        [
+            ("{temp}", () => temp.Path), ("{model}", () => tiny.Model), ("{adapter}", () => tiny.Adapter), ("{foreign}", tiny.ForeignAdapter), ("{rows}", () => tiny.Rows),
+            ("{stories}", () => TestAssets.Path("assets/stories260k-hf")),
+        ];
+        return places.Where(place => text.Contains(place.Name, StringComparison.Ordinal)).Aggregate(text, (path, place) => path.Replace(place.Name, place.Path(), StringComparison.Ordinal));
+    }
 
     static int[] Ints(JsonElement json, string name) => [.. json.GetProperty(name).EnumerateArray().Select(x => x.GetInt32())];
 

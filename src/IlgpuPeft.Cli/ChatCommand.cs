@@ -19,16 +19,16 @@ static class ChatCommand
             var screen = new Screen(parse.InvocationConfiguration);
             var named = parse.GetValue(template) is { } name ? ChatTemplate.Named(name) : null;
             using var opened = model.Open(parse, screen);
-            var chosen = named ?? Detect(opened.Tokenizer, screen);
-            Talk(opened, chosen, parse.GetValue(system), sampling.Read(parse), screen, Console.In, cancel);
+            var tokenizer = opened.Tokenizer ?? throw new ArgumentException($"{opened.Folder}: there is no tokenizer.json, and a conversation is text. Add it, or use generate --tokens.");
+            Talk(opened, tokenizer, named ?? Detect(tokenizer, screen), parse.GetValue(system), sampling.Read(parse), screen, Console.In, cancel);
             return Task.CompletedTask;
         });
         return command;
     }
 
-    static void Talk(OpenModel opened, ChatTemplate template, string? system, GenerationOptions options, Screen screen, TextReader input, CancellationToken cancel)
+    static void Talk(OpenModel opened, Tokenizer tokenizer, ChatTemplate template, string? system, GenerationOptions options, Screen screen, TextReader input, CancellationToken cancel)
     {
-        int? end = template.EndOfTurn is { } token ? opened.Tokenizer?.TokenId(token) : null;
+        int? end = template.EndOfTurn is { } token ? tokenizer.TokenId(token) : null;
         options = options with { StopIds = [.. opened.Model.Config.EosIds, .. end is { } id ? [id] : Array.Empty<int>()] };
         List<ChatMessage> beginning = system is null ? [] : [new ChatMessage("system", system)], turns = [.. beginning];
         using var generator = new Generator(opened.Model);
@@ -61,17 +61,17 @@ static class ChatCommand
                 screen.Warn($"the conversation has {prompt.Length} tokens and the model was made for {opened.Model.Config.MaxPositions}; /reset starts anew.");
             }
 
-            var answer = GenerateCommand.Write(generator.Stream(prompt, options), GenerateCommand.Continuation(opened.Tokenizer, prompt), screen.Out, cancel);
-            turns.Add(new ChatMessage("assistant", opened.Tokenizer!.Decode(answer.ToArray())));
+            var answer = GenerateCommand.Write(generator.Stream(prompt, options), GenerateCommand.Continuation(tokenizer, prompt), screen.Out, cancel);
+            turns.Add(new ChatMessage("assistant", tokenizer.Decode(answer.ToArray())));
             options = options with { Seed = options.Seed + 1 }; // else the same words would answer every turn's draw
         }
     }
 
-    static ChatTemplate Detect(Tokenizer? tokenizer, Screen screen)
+    static ChatTemplate Detect(Tokenizer tokenizer, Screen screen)
     {
         try
         {
-            return ChatTemplate.Detect(tokenizer?.ChatTemplateSource);
+            return ChatTemplate.Detect(tokenizer.ChatTemplateSource);
         }
         catch (NotSupportedException cause)
         {

@@ -13,7 +13,7 @@ sealed class DataArguments(bool required)
     ];
 
     readonly Option<string?> type = new("--type") { Description = "alpaca, completion, prompt_completion, chat_template or tokenized. Default: by the first row's fields.", HelpName = "T" };
-    readonly Option<int> length = Arguments.Whole("--sequence-len", 0, 0, "The most tokens of a row; longer rows are left out. Default: what the model was made for, at most 4096.");
+    readonly Option<int> length = Arguments.Whole("--sequence-len", 0, 2, "The most tokens of a row; longer rows are left out. Default: what the model was made for, at most 4096.");
 
     public Option<string?> File { get; } = new("--data") { Description = "A JSON, JSONL or CSV file.", HelpName = "F", Required = required };
 

@@ -25,24 +25,18 @@ static class TrainCommand
             overrides.AddRange(parse.GetValue(dtype) is { } type ? [$"dtype={type}"] : []);
             var (config, notes) = ConfigReader.Read(parse.GetRequiredValue(file), overrides);
             notes.ToList().ForEach(screen.Warn);
-            string? from = Checkpoint(config, parse.GetValue(resume), screen);
-            if (!parse.GetValue(dryRun))
-            {
-                AtomicFile.RequireWritable(config.OutputDir);
-            }
-
-            using var run = SftRun.Open(config, screen.Warn);
-            ShowPlan(run, screen);
             if (parse.GetValue(dryRun))
             {
-                if (parse.GetValue(json))
-                {
-                    screen.Out.WriteLine(Json.Line(Plan(run)));
-                }
-
+                using var planned = SftRun.Open(config, screen.Warn);
+                ShowPlan(planned, screen);
+                screen.Out.Write(parse.GetValue(json) ? Json.Line(Plan(planned)) + Environment.NewLine : "");
                 return;
             }
 
+            string? from = Checkpoint(config, parse.GetValue(resume), screen);
+            AtomicFile.RequireWritable(config.OutputDir);
+            using var run = SftRun.Open(config, screen.Warn);
+            ShowPlan(run, screen);
             await TrainAsync(run, from, screen, parse.GetValue(json), cancel);
         });
         return command;
@@ -64,7 +58,8 @@ static class TrainCommand
 
         string validation = result is { InitialEvaluationLoss: { } before, FinalEvaluationLoss: { } after } ? $", eval_loss {before:0.0000} -> {after:0.0000}"
             : result.FinalEvaluationLoss is { } only ? $", eval_loss {only:0.0000}" : "";
-        screen.Say($"done: {result.Steps} steps in {Screen.Duration(Stopwatch.GetElapsedTime(started))}, loss {result.Last?.Loss:0.0000}{validation}, " +
+        string loss = result.Last is { } last ? $"loss {last.Loss:0.0000}{validation}" : "none of them now: the run was complete";
+        screen.Say($"done: {result.Steps} steps in {Screen.Duration(Stopwatch.GetElapsedTime(started))}, {loss}, " +
             $"memory at most {MemoryAccount.Format(run.Model.Backend.Memory.Peak)}");
         screen.Say($"written to {run.Config.OutputDir}: {(run.Adapter is null ? "model" : "adapter")}, metrics.jsonl, config.yaml, report.html");
         if (json)

@@ -4,6 +4,7 @@ using IlgpuPeft.Adapters;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Cli;
 using IlgpuPeft.Kernels;
+using IlgpuPeft.Text;
 using Xunit;
 
 namespace IlgpuPeft.Tests;
@@ -135,6 +136,17 @@ public class CliTests : IDisposable
         Assert.Equal(json.GetProperty("text").GetString() + Environment.NewLine, streamed.Out);
         Assert.StartsWith(" a time", streamed.Out, StringComparison.Ordinal);
         Assert.NotEqual(streamed.Out, other.Out);
+    }
+
+    [Theory]
+    [InlineData("@Lily")]
+    [InlineData("-1 dog")]
+    [InlineData("[x] \"y\"")]
+    [InlineData("")]
+    public async Task Prompt_may_be_any_text(string prompt)
+    {
+        var json = (await Tool.RunAsync("generate", "--model", Path("{stories}"), "--prompt", prompt, "--max-tokens", "2", "--json")).Succeeds().Json;
+        Assert.Equal(Tokenizer.Load(Path("{stories}")).Encode(prompt), Ints(json, "prompt_tokens"));
     }
 
     [Fact]

@@ -35,7 +35,7 @@ static class Program
     /// <summary>Runs one command line. Data goes to <paramref name="output"/>, everything said to people to <paramref name="error"/>.</summary>
     internal static async Task<int> RunAsync(string[] args, TextWriter output, TextWriter error, CancellationToken cancel = default)
     {
-        var parse = Commands().Parse(args);
+        var parse = Commands().Parse(args, new ParserConfiguration { ResponseFileTokenReplacer = null }); // a prompt may begin with @
         if (parse.Action is ParseErrorAction mistake)
         {
             mistake.ShowHelp = args.Length == 0;

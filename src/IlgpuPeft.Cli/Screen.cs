@@ -58,7 +58,7 @@ sealed class Screen
         }
 
         var console = AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(error) });
-        var progress = console.Progress().Columns(new ProgressBarColumn(), new TaskDescriptionColumn { Alignment = Justify.Left });
+        var progress = console.Progress().Columns(new ProgressBarColumn { Width = 20 }, new TaskDescriptionColumn { Alignment = Justify.Left });
         return await progress.StartAsync(async context =>
         {
             var task = context.AddTask("first step", maxValue: double.MaxValue);
@@ -69,7 +69,7 @@ sealed class Screen
                 evaluation = step.EvaluationLoss ?? evaluation;
                 task.MaxValue = step.TotalSteps;
                 task.Value = step.Step;
-                task.Description = Markup.Escape($"{step.Step}/{step.TotalSteps}  {Describe(step with { EvaluationLoss = evaluation })}  {pace.Left(step)} left");
+                task.Description = Markup.Escape($"{step.Step}/{step.TotalSteps}  {Losses(step.Loss, evaluation)}  {step.TokensPerSecond:N0} tok/s  {pace.Left(step)} left");
             }));
         });
     }
@@ -78,8 +78,9 @@ sealed class Screen
     public static string Duration(TimeSpan time) => time.TotalHours >= 1 ? $"{(int)time.TotalHours}h{time.Minutes:00}m"
         : time.TotalMinutes >= 1 ? $"{time.Minutes}m{time.Seconds:00}s" : time.TotalSeconds >= 10 ? $"{time.TotalSeconds:0}s" : $"{time.TotalSeconds:0.0}s";
 
-    static string Describe(StepMetrics step) => $"loss {step.Loss:0.0000}{(step.EvaluationLoss is { } loss ? $"  eval_loss {loss:0.0000}" : "")}  " +
-        $"grad_norm {step.GradientNorm:0.000}  lr {step.LearningRate:0.00e+0}  {step.TokensPerSecond:N0} tokens/s";
+    static string Describe(StepMetrics step) => $"{Losses(step.Loss, step.EvaluationLoss)}  grad_norm {step.GradientNorm:0.000}  lr {step.LearningRate:0.00e+0}  {step.TokensPerSecond:N0} tokens/s";
+
+    static string Losses(double loss, double? evaluation) => $"loss {loss:0.0000}{(evaluation is { } measured ? $"  eval_loss {measured:0.0000}" : "")}";
 
     /// <summary>Estimates what is left from all steps since the first that it saw.</summary>
     sealed class Pace

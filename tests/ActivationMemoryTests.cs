@@ -67,7 +67,7 @@ public class ActivationMemoryTests
     {
         using var folder = new TempFolder();
         using var backend = new HostBackend<float>();
-        using var model = TinyModel.Load(folder, "qwen3, biases", backend);
+        using var model = Architectures.Load(folder, "qwen3, biases", backend);
         using var adapter = new AdapterSet(model, new LoraConfig { Rank = 4, Dropout = 0.1 });
         using var pass = new LanguageModelPass(model);
         model.GradientCheckpointing = checkpointing;
@@ -141,7 +141,7 @@ public class ActivationMemoryTests
         using var backend = new HostBackend<float>();
         foreach (var storage in (WeightStorage[])[WeightStorage.AsStored, WeightStorage.Nf4Double])
         {
-            TinyModel.Write(folder.Path, "qwen3, biases");
+            Architectures.Write(folder.Path, "qwen3, biases");
             using var model = PretrainedModel.Load(folder.Path, backend, storage);
             using var adapter = new AdapterSet(model, new LoraConfig { Rank = 4 });
             Use(model, adapter.Parameters);
@@ -175,7 +175,7 @@ public class ActivationMemoryTests
     {
         using var folder = new TempFolder();
         using var backend = new HostBackend<float>();
-        TinyModel.Write(folder.Path, "llama");
+        Architectures.Write(folder.Path, "llama");
         string config = folder.File("config.json");
         File.WriteAllText(config, File.ReadAllText(config).Replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", StringComparison.Ordinal));
 
@@ -187,13 +187,13 @@ public class ActivationMemoryTests
 
     static CausalLm Deep(TempFolder folder, Backend backend)
     {
-        RandomModel.Write(TinyModel.Configs["llama"].Replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 12", StringComparison.Ordinal), folder.Path);
+        RandomModel.Write(Architectures.Configs["llama"].Replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 12", StringComparison.Ordinal), folder.Path);
         return PretrainedModel.Load(folder.Path, backend);
     }
 
     static PackedBatch Batch(int tokens)
     {
         // Short sequences, so that attention is cheap.
-        return PackedBatch.From([.. TinyModel.Ids(tokens).Chunk(40).Select(ids => new Example(ids, ids, "", 1))]);
+        return PackedBatch.From([.. Architectures.Ids(tokens).Chunk(40).Select(ids => new Example(ids, ids, "", 1))]);
     }
 }

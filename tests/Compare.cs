@@ -4,7 +4,7 @@ using Xunit;
 
 namespace IlgpuPeft.Tests;
 
-/// <summary>Comparison with reference numbers of other people's code.</summary>
+/// <summary>Comparisons of whole vectors.</summary>
 static class Compare
 {
     /// <summary>‖actual − expected‖ ≤ tolerance · ‖expected‖.</summary>
@@ -13,6 +13,13 @@ static class Compare
         Assert.Equal(expected.Length, actual.Count);
         double size = Math.Sqrt(expected.Sum(e => e * e)), error = Math.Sqrt(expected.Zip(actual, (e, a) => (e - a) * (e - a)).Sum());
         Assert.True(size > 0 && error <= tolerance * size, $"{what}: relative error {error / size:e2}, expected at most {tolerance:e0}");
+    }
+
+    /// <summary>The same numbers, bit for bit, and not all of them zero.</summary>
+    public static void Same(double[] expected, double[] actual)
+    {
+        Assert.Contains(expected, x => x != 0);
+        Assert.Equal(expected.Select(BitConverter.DoubleToInt64Bits), actual.Select(BitConverter.DoubleToInt64Bits));
     }
 
     public static double[] Read(Safetensors file, string name)

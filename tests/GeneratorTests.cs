@@ -6,7 +6,7 @@ namespace IlgpuPeft.Tests;
 
 public class GeneratorTests
 {
-    static readonly int[] Prompt = TinyModel.Ids(6, 3);
+    static readonly int[] Prompt = Architectures.Ids(6, 3);
     static readonly GenerationOptions Sampled = new() { MaxTokens = 40, Temperature = 1, Seed = 11, StopIds = [] };
 
     [Theory]
@@ -83,7 +83,7 @@ public class GeneratorTests
     public void Complete_promptAsLongAsAPrefillPassOrLonger_continuesAllOfIt(int length)
     {
         using var subject = new Subject();
-        int[] prompt = TinyModel.Ids(length, 4);
+        int[] prompt = Architectures.Ids(length, 4);
         double[] last = new NaiveDecoder(subject.Folder.Path).Logits(prompt)[^37..];
 
         int token = Assert.Single(subject.Complete(prompt, new GenerationOptions { MaxTokens = 1, StopIds = [] }).Tokens);
@@ -144,7 +144,7 @@ public class GeneratorTests
 
         public Subject(string name = "llama")
         {
-            model = TinyModel.Load(Folder, name, Backend);
+            model = Architectures.Load(Folder, name, Backend);
             Generator = new Generator(model);
         }
 

@@ -8,15 +8,15 @@ namespace IlgpuPeft.Tests;
 /// <summary>Reading a text in pieces through a cache gives the logits of reading it at once.</summary>
 public class KvCacheTests
 {
-    static readonly int[] Ids = TinyModel.Ids(23, 1), Other = TinyModel.Ids(14, 2);
+    static readonly int[] Ids = Architectures.Ids(23, 1), Other = Architectures.Ids(14, 2);
 
     [Theory]
-    [MemberData(nameof(TinyModel.Names), MemberType = typeof(TinyModel))]
+    [MemberData(nameof(Architectures.Names), MemberType = typeof(Architectures))]
     public void Logits_ofChunksThenSingleTokens_equalTheFormulas(string name)
     {
         using var folder = new TempFolder();
         using var backend = new HostBackend<double>();
-        using var model = TinyModel.Load(folder, name, backend);
+        using var model = Architectures.Load(folder, name, backend);
         using var cache = new KvCache(backend, model.Config, 1, Ids.Length);
         double[] expected = new NaiveDecoder(folder.Path).Logits(Ids);
         List<double> actual = [];
@@ -26,7 +26,7 @@ public class KvCacheTests
             actual.AddRange(Continue(model, cache, [0], Ids[start..end], [end - start]));
         }
 
-        Vectors.Close(expected, actual, 1e-9, name);
+        Compare.Close(expected, actual, 1e-9, name);
     }
 
     [Theory]
@@ -36,7 +36,7 @@ public class KvCacheTests
     {
         using var folder = new TempFolder();
         using var backend = new HostBackend<double>();
-        using var model = TinyModel.Load(folder, name, backend);
+        using var model = Architectures.Load(folder, name, backend);
         using var cache = new KvCache(backend, model.Config, 3, 32);
         var naive = new NaiveDecoder(folder.Path);
         List<double> first = [], second = [];
@@ -48,8 +48,8 @@ public class KvCacheTests
         Pass(Ids[13..], Other[13..]);
 
         Assert.Equal([Other.Length, 0, Ids.Length], cache.Lengths.ToArray());
-        Vectors.Close(naive.Logits(Ids), first, 1e-9, "slot 2");
-        Vectors.Close(naive.Logits(Other), second, 1e-9, "slot 0");
+        Compare.Close(naive.Logits(Ids), first, 1e-9, "slot 2");
+        Compare.Close(naive.Logits(Other), second, 1e-9, "slot 0");
 
         void Pass(int[] one, int[] two)
         {
@@ -65,15 +65,16 @@ public class KvCacheTests
     {
         using var folder = new TempFolder();
         using var backend = new HostBackend<double>();
-        using var model = TinyModel.Load(folder, "llama", backend);
+        using var model = Architectures.Load(folder, "llama", backend);
         using var cache = new KvCache(backend, model.Config, 1, 32);
         Continue(model, cache, [0], Ids, [Ids.Length]);
 
         cache.Rewind(0, 5);
         double[] actual = Continue(model, cache, [0], Other, [Other.Length]);
 
-        Vectors.Close(new NaiveDecoder(folder.Path).Logits([.. Ids[..5], .. Other])[(5 * model.Config.Vocabulary)..], actual, 1e-9, "after the rewind");
+        Compare.Close(new NaiveDecoder(folder.Path).Logits([.. Ids[..5], .. Other])[(5 * model.Config.Vocabulary)..], actual, 1e-9, "after the rewind");
         Assert.Throws<ArgumentOutOfRangeException>(() => cache.Rewind(0, 20));
+        Assert.Throws<ArgumentOutOfRangeException>(() => cache.Rewind(0, -1));
     }
 
     [Fact]
@@ -81,7 +82,7 @@ public class KvCacheTests
     {
         using var folder = new TempFolder();
         using var backend = new HostBackend<float>();
-        using var model = TinyModel.Load(folder, "llama", backend);
+        using var model = Architectures.Load(folder, "llama", backend);
         using var cache = new KvCache(backend, model.Config, 1, 10);
         Continue(model, cache, [0], Ids[..8], [8]);
 
@@ -89,6 +90,22 @@ public class KvCacheTests
 
         Assert.Contains("would hold 11 tokens, expected at most 10", error.Message, StringComparison.Ordinal);
         Assert.Equal(8, cache.Lengths[0]);
+    }
+
+    [Theory]
+    [InlineData(7, new[] { 3 })]
+    [InlineData(7, new[] { 3, 4 })]
+    [InlineData(3, new[] { 7 })]
+    public void Continue_countsThatDoNotFit_areRefusedAndChangeNothing(int ids, int[] counts)
+    {
+        using var folder = new TempFolder();
+        using var backend = new HostBackend<float>();
+        using var model = Architectures.Load(folder, "llama", backend);
+        using var cache = new KvCache(backend, model.Config, 2, 10);
+
+        Assert.Contains("TokenBatch: ", Assert.Throws<ArgumentException>(() => Continue(model, cache, [0], Ids[..ids], counts)).Message, StringComparison.Ordinal);
+
+        Assert.Equal([0, 0], cache.Lengths.ToArray());
     }
 
     static double[] Continue(CausalLm model, KvCache cache, int[] slots, int[] ids, int[] counts)

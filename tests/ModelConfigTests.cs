@@ -20,7 +20,7 @@ public class ModelConfigTests
     [InlineData("rope_scaling", "{\"type\": \"linear\"}", "config.json: rope_scaling.factor: the field is missing")]
     [InlineData("rope_scaling", "{\"rope_type\": \"llama3\", \"factor\": 8}", "config.json: rope_scaling.low_freq_factor: the field is missing")]
     [InlineData("rope_scaling", "{\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4, \"original_max_position_embeddings\": 64}", "config.json: rope_scaling.high_freq_factor: expected more than low_freq_factor = 4, got 4")]
-    [InlineData("rope_scaling", "[]", "config.json: expected a JSON object at rope_scaling., got Array")]
+    [InlineData("rope_scaling", "[]", "config.json: expected a JSON object at rope_scaling, got Array")]
     [InlineData("rope_theta", "-1", "config.json: rope_theta: expected a positive number, got -1")]
     [InlineData("rope_theta", "1e999", "config.json: rope_theta: expected a positive number, got 1e999")]
     [InlineData("hidden_size", null, "config.json: hidden_size: the field is missing")]
@@ -113,7 +113,7 @@ public class ModelConfigTests
     {
         using var folder = new TempFolder();
         int read = 0, refused = 0;
-        string[] texts = [.. TinyModel.Configs.Values];
+        string[] texts = [.. Architectures.Configs.Values];
         Gen.Int[0, texts.Length - 1].SelectMany(i => Mutations.Of(texts[i])).Sample(text =>
         {
             string path = folder.File($"{Environment.CurrentManagedThreadId}.json");
@@ -135,7 +135,7 @@ public class ModelConfigTests
 
     static string With(string name, params string?[] fields)
     {
-        var config = JsonNode.Parse(TinyModel.Configs[name])!.AsObject();
+        var config = JsonNode.Parse(Architectures.Configs[name])!.AsObject();
         string text = config.ToJsonString();
         for (int i = 0; i < fields.Length; i += 2)
         {

@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using IlgpuPeft.Adapters;
+using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Data;
 using IlgpuPeft.Kernels;
 using IlgpuPeft.Models;
@@ -18,21 +19,23 @@ public class ModelGradientTests
     // Two sequences; the second has a prompt that is not trained on.
     static readonly PackedBatch Batch = PackedBatch.From(
     [
-        new Example(TinyModel.Ids(9, 1), TinyModel.Ids(9, 1), "", 1),
-        new Example(TinyModel.Ids(6, 2), [Example.Untrained, Example.Untrained, .. TinyModel.Ids(6, 2)[2..]], "", 2),
+        new Example(Architectures.Ids(9, 1), Architectures.Ids(9, 1), "", 1),
+        new Example(Architectures.Ids(6, 2), [Example.Untrained, Example.Untrained, .. Architectures.Ids(6, 2)[2..]], "", 2),
     ]);
 
     [Theory]
-    [InlineData("llama", 0, false)]
-    [InlineData("llama", 0.3, false)]
-    [InlineData("llama", 0.3, true)]
-    [InlineData("mistral, window", 0, true)]
-    [InlineData("qwen3, biases", 0.3, false)]
-    public void Train_loraOfEveryLinearLayer_hasTheGradientOfItsLoss(string name, double dropout, bool checkpointing)
+    [InlineData("llama", WeightStorage.AsStored, 0, false)]
+    [InlineData("llama", WeightStorage.AsStored, 0.3, false)]
+    [InlineData("llama", WeightStorage.Nf4, 0, false)]
+    [InlineData("llama", WeightStorage.Nf4Double, 0.3, true)]
+    [InlineData("mistral, window", WeightStorage.AsStored, 0, true)]
+    [InlineData("qwen3, biases", WeightStorage.AsStored, 0.3, false)]
+    public void Train_loraOfEveryLinearLayer_hasTheGradientOfItsLoss(string name, WeightStorage storage, double dropout, bool checkpointing)
     {
         using var folder = new TempFolder();
         using var backend = new HostBackend<double>();
-        using var model = TinyModel.Load(folder, name, backend);
+        Architectures.Write(folder.Path, name);
+        using var model = PretrainedModel.Load(folder.Path, backend, storage);
         using var adapter = Adapter(model, dropout);
         model.GradientCheckpointing = checkpointing;
 
@@ -51,7 +54,7 @@ public class ModelGradientTests
     {
         using var folder = new TempFolder();
         using var backend = new HostBackend<double>();
-        using var model = TinyModel.Load(folder, name, backend);
+        using var model = Architectures.Load(folder, name, backend);
         long before = model.ParameterCount;
         var store = model.MakeTrainable();
         model.GradientCheckpointing = checkpointing;
@@ -67,8 +70,8 @@ public class ModelGradientTests
     public void Train_withCheckpointing_hasTheSameLossAndGradientsBitForBit(string device, string name, double dropout)
     {
         using var folder = new TempFolder();
-        using var backend = TinyModel.Open(device);
-        using var model = TinyModel.Load(folder, name, backend);
+        using var backend = Architectures.Open(device);
+        using var model = Architectures.Load(folder, name, backend);
         using var adapter = Adapter(model, dropout);
 
         var (plainLoss, plain) = Gradients(model, adapter.Parameters);
@@ -76,7 +79,7 @@ public class ModelGradientTests
         var (loss, gradients) = Gradients(model, adapter.Parameters);
 
         Assert.Equal(plainLoss, loss);
-        Vectors.Same(plain, gradients);
+        Compare.Same(plain, gradients);
     }
 
     [Fact]
@@ -84,7 +87,7 @@ public class ModelGradientTests
     {
         using var folder = new TempFolder();
         using var backend = new HostBackend<float>();
-        using var model = TinyModel.Load(folder, "llama, biases", backend);
+        using var model = Architectures.Load(folder, "llama, biases", backend);
         var store = model.MakeTrainable();
 
         var (plainLoss, plain) = Gradients(model, store);
@@ -92,7 +95,7 @@ public class ModelGradientTests
         var (loss, gradients) = Gradients(model, store);
 
         Assert.Equal(plainLoss, loss);
-        Vectors.Same(plain, gradients);
+        Compare.Same(plain, gradients);
     }
 
     [Fact]
@@ -100,7 +103,7 @@ public class ModelGradientTests
     {
         using var folder = new TempFolder();
         using var backend = new HostBackend<float>();
-        using var model = TinyModel.Load(folder, "llama", backend);
+        using var model = Architectures.Load(folder, "llama", backend);
         using var adapter = Adapter(model, 0.25);
         using var pass = new LanguageModelPass(model);
         double first = pass.Train(Batch, Batch.TrainedTokens, (1, 1));
@@ -116,28 +119,28 @@ public class ModelGradientTests
     {
         using var folder = new TempFolder();
         using var backend = new HostBackend<double>();
-        using var model = TinyModel.Load(folder, "smollm, tied", backend);
+        using var model = Architectures.Load(folder, "smollm, tied", backend);
         var store = model.MakeTrainable();
         var (_, once) = Gradients(model, store);
         using var pass = new LanguageModelPass(model);
 
         pass.Train(Batch, Batch.TrainedTokens, Randomness);
 
-        Vectors.Close([.. once.Select(x => 2 * x)], backend.ReadDoubles(store.Gradients), 1e-12, "twice the gradient");
+        Compare.Close([.. once.Select(x => 2 * x)], backend.ReadDoubles(store.Gradients), 1e-12, "twice the gradient");
     }
 
     [Fact]
     public void MakeTrainable_ofANf4Model_isRefused_andSoIsASecondCall()
     {
         using var folder = new TempFolder();
-        TinyModel.Write(folder.Path, "llama");
+        Architectures.Write(folder.Path, "llama");
         using var backend = new HostBackend<float>();
-        using (var model = Checkpoints.PretrainedModel.Load(folder.Path, backend, Checkpoints.WeightStorage.Nf4))
+        using (var model = PretrainedModel.Load(folder.Path, backend, WeightStorage.Nf4))
         {
             Assert.Contains("NF4, which has no gradient", Assert.Throws<InvalidOperationException>(model.MakeTrainable).Message, StringComparison.Ordinal);
         }
 
-        using var dense = Checkpoints.PretrainedModel.Load(folder.Path, backend);
+        using var dense = PretrainedModel.Load(folder.Path, backend);
         dense.MakeTrainable();
         Assert.Contains("trainable already", Assert.Throws<InvalidOperationException>(dense.MakeTrainable).Message, StringComparison.Ordinal);
     }

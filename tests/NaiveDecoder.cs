@@ -122,8 +122,7 @@ sealed class NaiveDecoder
 
     double Frequency(int pair)
     {
-        JsonElement rope = default;
-        bool scaled = config.TryGetProperty("rope_parameters", out rope) || config.TryGetProperty("rope_scaling", out rope);
+        bool scaled = config.TryGetProperty("rope_parameters", out var rope) || config.TryGetProperty("rope_scaling", out rope);
         double theta = scaled && rope.TryGetProperty("rope_theta", out var nested) ? nested.GetDouble()
             : config.TryGetProperty("rope_theta", out var outer) ? outer.GetDouble() : 10000;
         double frequency = 1 / Math.Pow(theta, 2.0 * pair / width);

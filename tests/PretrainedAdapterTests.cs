@@ -13,7 +13,7 @@ namespace IlgpuPeft.Tests;
 /// <summary>Adapters on a model: saved and read back, merged, and refused where they belong to another model.</summary>
 public class PretrainedAdapterTests
 {
-    static readonly int[] Ids = TinyModel.Ids(17, 1);
+    static readonly int[] Ids = Architectures.Ids(17, 1);
 
     [Theory]
     [InlineData("all-linear", false)]
@@ -31,10 +31,10 @@ public class PretrainedAdapterTests
             PretrainedAdapter.Save(adapter, subject.AdapterFolder, "some/base");
         }
 
-        Vectors.Same(plain, subject.Logits()); // disposing took the adapter out again
+        Compare.Same(plain, subject.Logits()); // disposing took the adapter out again
         using var loaded = PretrainedAdapter.Load(subject.Model, subject.AdapterFolder);
 
-        Vectors.Same(expected, subject.Logits());
+        Compare.Same(expected, subject.Logits());
         Assert.NotEqual(plain, expected);
         Assert.Equal(modules, loaded.Updates.Count());
         Assert.Equal((config.Rank, config.Alpha, config.Dropout, config.RankStabilised), (loaded.Config.Rank, loaded.Config.Alpha, loaded.Config.Dropout, loaded.Config.RankStabilised));
@@ -62,7 +62,7 @@ public class PretrainedAdapterTests
 
         Assert.Equal(expected, Scales(again));
         Assert.Equal(@"layers\.1\.self_attn\.q_proj", Assert.Single(PeftFiles.Read(subject.Folder.File("again")).Adapter.Config.RankPattern).Key);
-        Vectors.Same(logits, subject.Logits());
+        Compare.Same(logits, subject.Logits());
 
         static List<(int, double)> Scales(AdapterSet set) => [.. set.Updates.Select(x => (x.Update.A.Rows, x.Update.Scale))];
     }
@@ -88,7 +88,7 @@ public class PretrainedAdapterTests
         using var again = PretrainedAdapter.Load(subject.Model, subject.Folder.File("again"));
 
         Assert.Equal("model.layers.1.self_attn.q_proj", Assert.Single(again.Updates).Module);
-        Vectors.Same(logits, subject.Logits());
+        Compare.Same(logits, subject.Logits());
     }
 
     [Fact]
@@ -165,7 +165,7 @@ public class PretrainedAdapterTests
             double[] before = subject.Logits();
             saved.Model.Backend.Fill(saved.Parameters.Values, 0);
             PretrainedAdapter.Restore(saved, subject.AdapterFolder);
-            Vectors.Same(before, subject.Logits());
+            Compare.Same(before, subject.Logits());
         }
 
         foreach (var other in (LoraConfig[])[new() { Rank = 2, Targets = ["q_proj"] }, new() { Rank = 3, Targets = ["q_proj", "k_proj"] }, new() { Rank = 3, Targets = ["k_proj"] }])
@@ -191,7 +191,7 @@ public class PretrainedAdapterTests
 
         SavedModel.Merge(subject.ModelFolder, subject.AdapterFolder, subject.Folder.File("merged"), mergeBase: storage);
 
-        Vectors.Close(expected, Subject.Logits(subject.Folder.File("merged")), 1e-5, "merged");
+        Compare.Close(expected, Subject.Logits(subject.Folder.File("merged")), 1e-5, "merged");
     }
 
     [Theory]
@@ -207,7 +207,7 @@ public class PretrainedAdapterTests
 
         SavedModel.Merge(quantised, subject.AdapterFolder, merged, DType.F32);
 
-        Vectors.Close(subject.Logits(), Subject.Logits(merged), 1e-5, "merged");
+        Compare.Close(subject.Logits(), Subject.Logits(merged), 1e-5, "merged");
         Assert.DoesNotContain("quantization_config", File.ReadAllText(Path.Combine(merged, "config.json")), StringComparison.Ordinal);
     }
 
@@ -248,7 +248,7 @@ public class PretrainedAdapterTests
 
         public Subject(string name, WeightStorage storage = WeightStorage.AsStored)
         {
-            TinyModel.Write(ModelFolder, name);
+            Architectures.Write(ModelFolder, name);
             Model = PretrainedModel.Load(ModelFolder, backend, storage);
         }
 

@@ -23,7 +23,7 @@ public class PretrainedModelTests
     public void Load_folderWithoutWeights_saysWhatIsExpected()
     {
         using var folder = new TempFolder();
-        TinyModel.Write(folder.Path, "llama");
+        Architectures.Write(folder.Path, "llama");
         File.Delete(folder.File("model.safetensors"));
 
         Assert.Contains("has neither model.safetensors nor model.safetensors.index.json", Refusal(folder).Message, StringComparison.Ordinal);
@@ -72,7 +72,7 @@ public class PretrainedModelTests
     public void Load_tensorOfIntegers_isNamedWithItsType()
     {
         using var folder = new TempFolder();
-        TinyModel.Write(folder.Path, "llama");
+        Architectures.Write(folder.Path, "llama");
         using (var files = WeightFiles.Open(folder.Path))
         {
             List<TensorSource> tensors = [.. files.Tensors.Select(info => info.Name == Query
@@ -93,8 +93,8 @@ public class PretrainedModelTests
     public void Load_weightsOfAnotherArchitecture_areRefused(string weights, string config)
     {
         using var folder = new TempFolder();
-        TinyModel.Write(folder.Path, weights);
-        File.WriteAllText(folder.File("config.json"), TinyModel.Configs[config]);
+        Architectures.Write(folder.Path, weights);
+        File.WriteAllText(folder.File("config.json"), Architectures.Configs[config]);
 
         Assert.NotNull(Refusal(folder).Tensor);
     }
@@ -115,7 +115,7 @@ public class PretrainedModelTests
 
         void Add(params string[] names)
         {
-            TinyModel.Write(folder.Path, "smollm, tied");
+            Architectures.Write(folder.Path, "smollm, tied");
             using (var files = WeightFiles.Open(folder.Path))
             {
                 SafetensorsWriter.Write(folder.File("other.safetensors"),
@@ -135,7 +135,7 @@ public class PretrainedModelTests
     {
         using var folder = new TempFolder();
         using var backend = new HostBackend<float>();
-        TinyModel.Write(folder.Path, "mistral, window");
+        Architectures.Write(folder.Path, "mistral, window");
         string config = File.ReadAllText(folder.File("config.json"));
         File.WriteAllText(folder.File("config.json"), config.Replace($"\"{field}\": {value}", $"\"{field}\": 16777216", StringComparison.Ordinal));
 
@@ -151,7 +151,7 @@ public class PretrainedModelTests
     public void Load_anotherQuantisation_isRefusedByName(string section, string message)
     {
         using var folder = new TempFolder();
-        TinyModel.Write(folder.Path, "llama");
+        Architectures.Write(folder.Path, "llama");
         string config = File.ReadAllText(folder.File("config.json"));
         File.WriteAllText(folder.File("config.json"), "{\"quantization_config\": " + section + "," + config.TrimStart()[1..]);
 
@@ -168,7 +168,7 @@ public class PretrainedModelTests
 
     static void Rewrite(TempFolder folder, string name, Func<TensorInfo, float[], (TensorInfo, float[])?> change)
     {
-        TinyModel.Write(folder.Path, name);
+        Architectures.Write(folder.Path, name);
         List<(TensorInfo Info, float[] Values)> tensors = [];
         using (var files = WeightFiles.Open(folder.Path))
         {

@@ -61,7 +61,7 @@ public sealed record LoraConfig
             throw new ArgumentException($"LoraConfig: Rank is {Rank}, expected at least 1.");
         }
 
-        if (Dropout is < 0 or >= 1)
+        if (Dropout is not (>= 0 and < 1))
         {
             throw new ArgumentException($"LoraConfig: Dropout is {Dropout}, expected a probability from 0 to below 1.");
         }

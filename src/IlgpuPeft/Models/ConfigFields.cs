@@ -9,7 +9,7 @@ sealed class ConfigFields(string path, JsonElement root, string prefix = "")
     public const int Largest = 1 << 24;
 
     readonly JsonElement root = root.ValueKind == JsonValueKind.Object ? root
-        : throw new InvalidDataException($"{path}: expected a JSON object{(prefix.Length == 0 ? "" : $" at {prefix}")}, got {root.ValueKind}.");
+        : throw new InvalidDataException($"{path}: expected a JSON object{(prefix.Length == 0 ? "" : $" at {prefix.TrimEnd('.')}")}, got {root.ValueKind}.");
 
     public bool Has(string name) => Find(name) is not null;
 

@@ -38,6 +38,7 @@ public sealed class KvCache : IDisposable
     /// <summary>Forgets all but the first <paramref name="length"/> tokens of a sequence.</summary>
     public void Rewind(int sequence, int length)
     {
+        ArgumentOutOfRangeException.ThrowIfNegative(length);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(length, lengths[sequence]);
         lengths[sequence] = length;
     }

@@ -1,3 +1,4 @@
+using System.Numerics.Tensors;
 using IlgpuPeft.Kernels;
 using IlgpuPeft.Tensors;
 
@@ -63,9 +64,16 @@ public sealed class TokenBatch
     /// <param name="cache">Holds the earlier tokens.</param>
     /// <param name="slots">Which of the cache's sequences each group of new tokens belongs to.</param>
     /// <param name="ids">The new tokens, group after group.</param>
-    /// <param name="counts">How many new tokens each group has.</param>
+    /// <param name="counts">How many new tokens each group has; they add up to the number of ids.</param>
+    /// <exception cref="ArgumentException">The counts do not fit the ids, or a sequence would outgrow the cache.</exception>
     public static TokenBatch Continue(Tape tape, KvCache cache, ReadOnlySpan<int> slots, ReadOnlySpan<int> ids, ReadOnlySpan<int> counts)
     {
+        int total = TensorPrimitives.Sum(counts);
+        if (total != ids.Length || counts.Length != slots.Length)
+        {
+            throw new ArgumentException($"TokenBatch: {counts.Length} counts add up to {total}, expected {slots.Length} that add up to {ids.Length}, the number of ids.", nameof(counts));
+        }
+
         var positions = new int[ids.Length];
         var rows = new int[ids.Length];
         var table = new int[4 * slots.Length];

@@ -7,8 +7,8 @@ using Xunit;
 
 namespace IlgpuPeft.Tests;
 
-/// <summary>Folders of random models of every supported architecture, a few thousand weights each, in sizes that are no multiples of anything.</summary>
-static class TinyModel
+/// <summary>Random models of every supported architecture, a few thousand weights each, in sizes that are no multiples of anything.</summary>
+static class Architectures
 {
     const string Sizes = """ "hidden_size": 20, "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6, "vocab_size": 37, "hidden_act": "silu" """;
 

@@ -10,6 +10,9 @@ namespace IlgpuPeft.Adapters;
 /// </summary>
 public sealed class AdapterSet : IDisposable
 {
+    // Operation numbers of RandomKey for initial values: apart from those of dropout, which count layers from 0.
+    const uint InitialDraw = 0x1017_0000;
+
     readonly List<(Linear Layer, Lora Adapter)> adapted = [];
 
     /// <summary>Makes an adapter with A uniform in ±1/√K and B zero, so that the model starts unchanged (PEFT's default), and enables it.</summary>
@@ -19,7 +22,7 @@ public sealed class AdapterSet : IDisposable
     /// <exception cref="ArgumentException">The configuration is out of range or matches no layer; the message lists the layers' names.</exception>
     public AdapterSet(CausalLm model, LoraConfig config, ulong seed = 0) : this(model, config, Targets(model, config))
     {
-        uint layer = 0;
+        uint layer = InitialDraw;
         foreach (var (_, update) in Updates)
         {
             model.Backend.Write(InitialA(update.A, new RandomKey(seed, 0, layer++)), update.A.Value);

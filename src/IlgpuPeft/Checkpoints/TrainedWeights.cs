@@ -20,6 +20,9 @@ public abstract class TrainedWeights
     /// <summary>The parameters whose gradient must not be zero after a first backward pass: if one is, it is not connected.</summary>
     public abstract IEnumerable<Parameter> MustLearn { get; }
 
+    /// <summary>What is trained over what, in words: two runs whose descriptions differ do not continue each other.</summary>
+    public abstract string Description { get; }
+
     /// <summary>An adapter over the model at <paramref name="baseModel"/>.</summary>
     public static TrainedWeights Of(AdapterSet adapter, string baseModel) => new AdapterWeights(adapter, baseModel);
 
@@ -28,11 +31,21 @@ public abstract class TrainedWeights
     /// <param name="sourceFolder">Its tokenizer files are copied beside the saved weights; null for none.</param>
     public static TrainedWeights Of(CausalLm model, string? sourceFolder) => new ModelWeights(model, sourceFolder);
 
+    static string Describe(CausalLm model)
+    {
+        var first = model.Linears.First().Weight;
+        string storage = first.Scales is { } scales ? scales.IsDouble ? "NF4 double" : "NF4" : first.Values.Type.ToString();
+        return $"{model.Config.ModelType} of {model.ParameterCount} weights in {storage}";
+    }
+
     sealed class AdapterWeights(AdapterSet adapter, string baseModel) : TrainedWeights
     {
         public override ParameterStore Parameters => adapter.Parameters;
 
         public override IEnumerable<Parameter> MustLearn => adapter.Updates.Select(x => x.Update.B);
+
+        public override string Description =>
+            $"LoRA of {adapter.Updates.Count()} layers, {adapter.Parameters.Count} values, rank {adapter.Config.Rank}, scale {adapter.Config.Scale}, dropout {adapter.Config.Dropout} over {Describe(adapter.Model)}";
 
         public override void Save(string folder) => PretrainedAdapter.Save(adapter, folder, baseModel);
 
@@ -44,6 +57,8 @@ public abstract class TrainedWeights
         public override ParameterStore Parameters => model.Trainable ?? throw new InvalidOperationException("TrainedWeights: call MakeTrainable on the model first.");
 
         public override IEnumerable<Parameter> MustLearn => Parameters.Parameters.Values.Where(parameter => parameter.Name.EndsWith("_proj.weight", StringComparison.Ordinal));
+
+        public override string Description => $"all of {Describe(model)}";
 
         public override void Save(string folder) => SavedModel.Write(model, folder, Kernels.DType.F32, sourceFolder);
 

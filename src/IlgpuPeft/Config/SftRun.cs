@@ -101,6 +101,11 @@ public sealed class SftRun : IDisposable
     /// <exception cref="IOException"><c>output_dir</c> cannot be written to; found out before training.</exception>
     public async Task<SftResult> RunAsync(IProgress<StepMetrics>? progress = null, string? resumeFrom = null, CancellationToken cancel = default)
     {
+        if (resumeFrom is not null)
+        {
+            trainer.RequireResumable(resumeFrom); // before anything of the earlier run is replaced
+        }
+
         AtomicFile.WriteText(Path.Combine(Config.OutputDir, "config.yaml"), ConfigWriter.ToYaml(Config));
         var result = await trainer.RunAsync(progress, resumeFrom, cancel).ConfigureAwait(false);
         SftReport.Write(this, result);

@@ -41,6 +41,7 @@ public sealed class Generator(CausalLm model) : IDisposable
 
     readonly Arena arena = new(model.Backend);
     KvCache? cache;
+    int continuation;
 
     /// <summary>Generates to the end.</summary>
     /// <exception cref="ArgumentException">The prompt is empty, or holds a token that the model lacks.</exception>
@@ -56,17 +57,24 @@ public sealed class Generator(CausalLm model) : IDisposable
         return new Completion(tokens, tokens.Count < options.MaxTokens ? "stop" : "length");
     }
 
-    /// <summary>Generates tokens as they are asked for.</summary>
+    /// <summary>Generates tokens as they are asked for. There is one cache, so a generator has one continuation at a time.</summary>
     /// <exception cref="ArgumentException">The prompt is empty, or holds a token that the model lacks.</exception>
+    /// <exception cref="InvalidOperationException">Another continuation was started before this one ended.</exception>
     public IEnumerable<int> Stream(IReadOnlyList<int> prompt, GenerationOptions options)
     {
         Check(prompt);
         var stops = options.StopIds ?? model.Config.EosIds;
-        Reserve(prompt.Count + options.MaxTokens);
+        Reserve((long)prompt.Count + options.MaxTokens);
+        int mine = ++continuation;
         var sampling = new Sampling(options.Temperature, options.TopK, options.TopP);
         int[] pending = [.. prompt];
         for (uint step = 0; step < options.MaxTokens; step++)
         {
+            if (mine != continuation)
+            {
+                throw new InvalidOperationException("Generator: another continuation was started on this generator, and the two share one cache. Finish one first, or use a generator for each.");
+            }
+
             int token = Next(pending, sampling, new RandomKey(options.Seed, step, 0));
             if (stops.Contains(token))
             {
@@ -117,11 +125,18 @@ public sealed class Generator(CausalLm model) : IDisposable
         return model.Backend.ReadInts(id)[0];
     }
 
-    void Reserve(int capacity)
+    void Reserve(long tokens)
     {
+        if (tokens > int.MaxValue / 2)
+        {
+            throw new ArgumentException($"Generator: prompt and MaxTokens come to {tokens} tokens, expected at most {int.MaxValue / 2}. Ask for fewer new tokens.");
+        }
+
+        int capacity = (int)tokens;
         if (cache is null || cache.Capacity < capacity)
         {
             cache?.Dispose();
+            cache = null; // should the next line throw
             cache = new KvCache(model.Backend, model.Config, 1, (capacity + 63) / 64 * 64);
         }
 

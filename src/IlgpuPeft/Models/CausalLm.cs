@@ -71,11 +71,13 @@ public sealed class CausalLm : IDisposable
         var x = tape.Embedding(batch.Ids, Embedding, EmbeddingGradient);
         foreach (var block in Blocks)
         {
+            var input = x;
             x = !tape.IsRecording
-                ? tape.WithoutRecording(inner => block.Forward(inner, x, batch, Rope))
+                ? tape.WithoutRecording(inner => block.Forward(inner, input, batch, Rope))
                 : GradientCheckpointing
-                    ? tape.Checkpoint(x, (inner, input) => block.Forward(inner, input, batch, Rope))
-                    : block.Forward(tape, x, batch, Rope);
+                    ? tape.Checkpoint(input, (inner, again) => block.Forward(inner, again, batch, Rope))
+                    : block.Forward(tape, input, batch, Rope);
+            tape.Release(input);
         }
 
         return tape.RmsNorm(x, Norm, Config.RmsNormEpsilon);

@@ -63,7 +63,7 @@ public sealed record ModelConfig
     /// <summary>Beginning-of-sequence token, or null.</summary>
     public int? BosId { get; init; }
 
-    /// <summary>Tokens that end generation.</summary>
+    /// <summary>Tokens that end generation: those of <c>config.json</c> and of <c>generation_config.json</c> beside it.</summary>
     public IReadOnlyList<int> EosIds { get; init; } = [];
 
     /// <summary>The element type that the checkpoint was made in, as Hugging Face names it.</summary>
@@ -80,11 +80,29 @@ public sealed record ModelConfig
     /// <exception cref="InvalidDataException">Not JSON, a field missing or out of range, or a feature that is not supported; the message names file and field.</exception>
     public static ModelConfig Load(string path)
     {
-        string text = File.ReadAllText(path);
+        string text = ReadSmall(path);
+        var config = Parse(path, text, Read) with { Json = text };
+
+        // Chat models often name more end tokens there than in config.json.
+        string generation = Path.Combine(Path.GetDirectoryName(path)!, "generation_config.json");
+        return File.Exists(generation)
+            ? config with { EosIds = [.. config.EosIds.Union(Parse(generation, ReadSmall(generation), fields => fields.TokenIds("eos_token_id")))] }
+            : config;
+    }
+
+    static string ReadSmall(string path)
+    {
+        const long limit = 16 << 20;
+        long length = new FileInfo(path).Length;
+        return length <= limit ? File.ReadAllText(path) : throw new InvalidDataException($"{path}: has {length} bytes, expected at most {limit}. It is not a model's configuration.");
+    }
+
+    static T Parse<T>(string path, string text, Func<ConfigFields, T> read)
+    {
         try
         {
             using var document = JsonDocument.Parse(text);
-            return Read(new ConfigFields(path, document.RootElement)) with { Json = text };
+            return read(new ConfigFields(path, document.RootElement));
         }
         catch (Exception cause) when (cause is JsonException or InvalidOperationException) // the latter: an escaped lone surrogate
         {

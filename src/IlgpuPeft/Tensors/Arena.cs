@@ -16,6 +16,7 @@ public sealed class Arena(Backend backend, string owner = "activations") : IDisp
     readonly Dictionary<long, Stack<nint>> released = [];
     int slab;
     long used;
+    long taken;
 
     /// <summary>Bytes reserved from the device.</summary>
     public long Bytes => slabs.Sum(x => x.Bytes);
@@ -42,6 +43,7 @@ public sealed class Arena(Backend backend, string owner = "activations") : IDisp
 
         nint address = slabs[slab].Address + (nint)used;
         used += bytes;
+        taken += bytes;
         return new Slice(address, length, type);
     }
 
@@ -52,7 +54,10 @@ public sealed class Arena(Backend backend, string owner = "activations") : IDisp
         (free ??= []).Push(slice.Address);
     }
 
-    /// <summary>Frees everything: the end of a step.</summary>
+    /// <summary>
+    /// Frees everything: the end of a step. If the step needed several slabs, one as large as what it took replaces them: ranges never cross from one slab to the
+    /// next, so many slabs waste their ends, and steps of growing size would waste whole slabs.
+    /// </summary>
     public void Reset()
     {
         foreach (var free in released.Values)
@@ -60,20 +65,28 @@ public sealed class Arena(Backend backend, string owner = "activations") : IDisp
             free.Clear();
         }
 
+        if (slabs.Count > 1)
+        {
+            FreeSlabs();
+            slabs.Add(backend.Allocate(DType.U8, (taken + SlabBytes - 1) / SlabBytes * SlabBytes, owner));
+        }
+
         slab = 0;
         used = 0;
+        taken = 0;
     }
 
     /// <inheritdoc />
     public void Dispose()
     {
-        foreach (var each in slabs)
-        {
-            backend.Free(each);
-        }
-
-        slabs.Clear();
+        FreeSlabs();
         Reset();
+    }
+
+    void FreeSlabs()
+    {
+        slabs.ForEach(backend.Free);
+        slabs.Clear();
     }
 
     static long Padded(long bytes) => (Math.Max(1, bytes) + Alignment - 1) / Alignment * Alignment;

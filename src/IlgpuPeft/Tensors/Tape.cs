@@ -83,6 +83,15 @@ public sealed class Tape(Backend backend, Arena arena)
         return tensor.Gradient;
     }
 
+    /// <summary>Releases a tensor of an unrecorded pass that nothing reads any more.</summary>
+    public void Release(Tensor tensor)
+    {
+        if (!IsRecording && taken.Remove(tensor.Data))
+        {
+            arena.Release(tensor.Data);
+        }
+    }
+
     /// <summary>Adds <paramref name="from"/>'s gradient to <paramref name="to"/>'s: what a residual connection does. Copies nothing where <paramref name="to"/> has none yet.</summary>
     public void PassGradient(Tensor from, Tensor to)
     {
@@ -171,7 +180,7 @@ public sealed class Tape(Backend backend, Arena arena)
         var output = new Tensor(value.Rows, value.Columns, value.Data, true);
         Record(output, () =>
         {
-            var inner = new Tape(backend, arena) { Randomness = Randomness };
+            var inner = new Tape(backend, arena) { Randomness = Randomness, IsTraining = IsTraining };
             var again = block(inner, input);
             again.Gradient = output.Gradient;
             output.Gradient = default;

@@ -15,6 +15,7 @@ public sealed class RunFolder(string path, int keep = 0)
 {
     const string Prefix = "checkpoint-";
     const string Partial = ".partial";
+    const string Discarded = ".discarded";
     const string MomentsName = "optimizer.safetensors";
 
     /// <summary>The <c>output_dir</c>.</summary>
@@ -23,7 +24,7 @@ public sealed class RunFolder(string path, int keep = 0)
     /// <summary>The metrics file.</summary>
     public string MetricsPath => Path.Combine(path, "metrics.jsonl");
 
-    /// <summary>The checkpoint with the most steps, or null.</summary>
+    /// <summary>The checkpoint that was written last, or null.</summary>
     public string? LatestCheckpoint() => Checkpoints().LastOrDefault().Folder;
 
     /// <summary>Starts the metrics file anew, or keeps its first rows when a run continues.</summary>
@@ -40,42 +41,36 @@ public sealed class RunFolder(string path, int keep = 0)
         AtomicFile.WriteText(MetricsPath, string.Concat(kept.Select(line => line + "\n")));
     }
 
-    /// <summary>Appends one row, which is on disk when this returns.</summary>
+    /// <summary>Appends one row.</summary>
     public void Append<TRow>(TRow row) => File.AppendAllText(MetricsPath, JsonSerializer.Serialize(row) + "\n");
 
-    /// <summary>Writes a checkpoint and removes those beyond the limit.</summary>
+    /// <summary>Writes a checkpoint and removes the oldest beyond the limit, those of an earlier run in the same folder first.</summary>
     public void SaveCheckpoint(ResumeState state, TrainedWeights weights, AdamWOptimizer optimizer, Backend backend)
     {
         string folder = Path.Combine(path, Prefix + state.Step);
         string partial = folder + Partial;
-        if (Directory.Exists(partial))
-        {
-            Directory.Delete(partial, recursive: true); // of a run that was stopped while writing
-        }
-
+        Remove(partial); // of a run that was stopped while writing
         Directory.CreateDirectory(partial);
         try
         {
             weights.Save(partial);
             SafetensorsWriter.Write(Path.Combine(partial, MomentsName), [Moment("first", optimizer.FirstMoment), Moment("second", optimizer.SecondMoment)]);
             state.Save(partial);
-            if (Directory.Exists(folder))
-            {
-                Directory.Delete(folder, recursive: true);
-            }
-
+            Discard(folder);
             Directory.Move(partial, folder);
         }
         catch
         {
-            Directory.Delete(partial, recursive: true);
+            Remove(partial);
             throw;
         }
 
+        Remove(folder + Discarded);
         var all = Checkpoints();
         foreach (var (_, old) in all.Take(keep > 0 ? Math.Max(0, all.Count - keep) : 0))
         {
-            Directory.Delete(old, recursive: true);
+            Discard(old);
+            Remove(old + Discarded);
         }
 
         TensorSource Moment(string name, Slice values)
@@ -95,13 +90,7 @@ public sealed class RunFolder(string path, int keep = 0)
     /// <exception cref="CheckpointException">The checkpoint is damaged, or of a run with other settings or data.</exception>
     public static ResumeState LoadCheckpoint(string folder, string fingerprint, TrainedWeights weights, AdamWOptimizer optimizer, Backend backend)
     {
-        var state = ResumeState.Load(folder);
-        if (state.Fingerprint != fingerprint)
-        {
-            throw new CheckpointException(Path.Combine(folder, ResumeState.FileName), null,
-                $"belongs to a run with other settings or data (it was made with [{state.Fingerprint}], this run has [{fingerprint}]). Restore them, or start anew without resuming.");
-        }
-
+        var state = LoadState(folder, fingerprint);
         using var moments = Safetensors.Open(Path.Combine(folder, MomentsName));
         Restore("first", optimizer.FirstMoment);
         Restore("second", optimizer.SecondMoment);
@@ -121,11 +110,39 @@ public sealed class RunFolder(string path, int keep = 0)
         }
     }
 
+    /// <summary>Where the run of a checkpoint stood, if it is of the run that wants to continue.</summary>
+    /// <exception cref="CheckpointException">The state is damaged, or of a run with other settings or data.</exception>
+    internal static ResumeState LoadState(string folder, string fingerprint)
+    {
+        var state = ResumeState.Load(folder);
+        return state.Fingerprint == fingerprint ? state : throw new CheckpointException(Path.Combine(folder, ResumeState.FileName), null,
+            $"belongs to a run with other settings or data (it was made with [{state.Fingerprint}], this run has [{fingerprint}]). Restore them, or start anew without resuming.");
+    }
+
     List<(int Step, string Folder)> Checkpoints() => !Directory.Exists(path) ? [] :
         [.. Directory.GetDirectories(path, Prefix + "*")
             .Select(folder => (Step: int.TryParse(Path.GetFileName(folder)[Prefix.Length..], out int step) ? step : -1, folder))
             .Where(x => x.Step >= 0)
-            .OrderBy(x => x.Step)];
+            .OrderBy(x => File.GetLastWriteTimeUtc(Path.Combine(x.folder, ResumeState.FileName)))
+            .ThenBy(x => x.Step)];
+
+    // Deleting a folder takes many steps, and a run can be killed between them: a checkpoint first loses its name, in one step.
+    static void Discard(string folder)
+    {
+        Remove(folder + Discarded);
+        if (Directory.Exists(folder))
+        {
+            Directory.Move(folder, folder + Discarded);
+        }
+    }
+
+    static void Remove(string folder)
+    {
+        if (Directory.Exists(folder))
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+    }
 
     static int? StepOf(string line)
     {

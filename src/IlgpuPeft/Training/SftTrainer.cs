@@ -76,11 +76,11 @@ public sealed class SftTrainer : IDisposable
     /// <summary>Rows, or bins with packing, of one epoch.</summary>
     public int ItemsPerEpoch => items.Length;
 
-    /// <summary>Trains to the end. A cancelled run finishes its step, writes a checkpoint, and throws.</summary>
+    /// <summary>Trains to the end. A run that is cancelled finishes its step, writes a checkpoint if it has an output folder, and throws.</summary>
     /// <param name="progress">Hears of every step, in order, on the training thread.</param>
     /// <param name="resumeFrom">A <c>checkpoint-N</c> folder to continue from, bit for bit; null starts anew.</param>
     /// <param name="cancel">Stops the run after the current step.</param>
-    /// <exception cref="OperationCanceledException">The run was cancelled; the checkpoint is written.</exception>
+    /// <exception cref="OperationCanceledException">The run was cancelled; after the first step there is a checkpoint.</exception>
     /// <exception cref="InvalidOperationException">The loss is not finite or stays above the watchdog's threshold, or a parameter gets no gradient.</exception>
     /// <exception cref="CheckpointException">The checkpoint to resume from is damaged, or of a run with other settings.</exception>
     public Task<SftResult> RunAsync(IProgress<StepMetrics>? progress = null, string? resumeFrom = null, CancellationToken cancel = default) =>
@@ -144,7 +144,7 @@ public sealed class SftTrainer : IDisposable
             weights.Save(folder.Root);
         }
 
-        return new SftResult(done, last, initial, latest);
+        return new SftResult(done, last, initial, latest ?? EvaluationLoss(CancellationToken.None));
     }
 
     (StepMetrics Metrics, DataPosition Next) Step(int done, DataPosition position, Schedule schedule)
@@ -212,7 +212,12 @@ public sealed class SftTrainer : IDisposable
             throw new ArgumentException($"{where}: the row has {example.Length} tokens, expected at most sequence_len = {options.SequenceLength}. Raise sequence_len, or set excess_length_strategy to truncate or drop.");
         }
 
-        foreach (int id in example.InputIds)
+        if (example.Labels.Length != example.Length || example.TrainedTokens == 0)
+        {
+            throw new ArgumentException($"{where}: the row has {example.Length} tokens, {example.Labels.Length} labels and {example.TrainedTokens} trained tokens, expected a label for each token and at least one that is trained.");
+        }
+
+        foreach (int id in example.InputIds.Concat(example.Labels.Where(label => label != Example.Untrained)))
         {
             if ((uint)id >= model.Config.Vocabulary)
             {
@@ -224,13 +229,18 @@ public sealed class SftTrainer : IDisposable
     // What a checkpoint must agree with: everything that decides which numbers the next step computes.
     string Fingerprint() => string.Create(CultureInfo.InvariantCulture,
         $"steps {TotalSteps}, items {items.Length}, micro batch {options.MicroBatchSize}, accumulation {options.GradientAccumulation}, packing {options.Packing}, " +
-        $"shuffle {options.Shuffle}, sequence {options.SequenceLength}, seed {options.Seed}, lr {options.LearningRate}, schedule {options.Schedule}, data {DataDigest()}");
+        $"shuffle {options.Shuffle}, sequence {options.SequenceLength}, seed {options.Seed}, {options.ToSchedule(TotalSteps)}, {options.Optimizer}, {weights.Description}, data {DataDigest()}");
+
+    /// <summary>Refuses a checkpoint of a run with other settings or data.</summary>
+    /// <exception cref="CheckpointException">The settings or the data differ, or the checkpoint is damaged.</exception>
+    internal void RequireResumable(string checkpoint) => RunFolder.LoadState(checkpoint, Fingerprint());
 
     string DataDigest()
     {
         ulong hash = 14695981039346656037; // FNV-1a over ids and labels
         foreach (var example in train)
         {
+            hash = (hash ^ (uint)example.Length) * 1099511628211;
             for (int i = 0; i < example.Length; i++)
             {
                 hash = (hash ^ (uint)example.InputIds[i]) * 1099511628211;

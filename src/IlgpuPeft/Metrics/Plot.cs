@@ -21,10 +21,10 @@ public static class Plot
     /// <summary>Draws the lines, with rounded ticks, axis labels, and a legend where there are several.</summary>
     public static string Svg(string title, string xLabel, string yLabel, IReadOnlyList<Series> series)
     {
-        List<Series> drawn = [.. series.Select(line => line with { Points = Thin([.. line.Points.Where(point => double.IsFinite(point.X) && double.IsFinite(point.Y))]) })
-            .Where(line => line.Points.Count > 0)];
+        List<Series> drawn = [.. series.Select(line => line with { Points = Thin([.. line.Points.Where(IsFinite)]) }).Where(line => line.Points.Count > 0)];
         var svg = new StringBuilder();
-        svg.Append(Invariant($"<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {Width} {Height}\" role=\"img\" class=\"plot\" font-family=\"sans-serif\" font-size=\"12\">"));
+        svg.Append(Invariant($"<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {Width} {Height}\" role=\"img\" class=\"plot\" "));
+        svg.Append("font-family=\"sans-serif\" font-size=\"12\">");
         svg.Append("<style>.plot{color:#333}@media(prefers-color-scheme:dark){.plot{color:#ccc}}.plot text{fill:currentColor}</style>");
         svg.Append($"<title>{WebUtility.HtmlEncode(title)}</title>");
         Text(svg, Left, 18, title, "start", "font-size=\"14\" font-weight=\"bold\"");
@@ -83,6 +83,8 @@ public static class Plot
             }
         }
     }
+
+    static bool IsFinite((double X, double Y) point) => double.IsFinite(point.X) && double.IsFinite(point.Y);
 
     static List<(double X, double Y)> Thin(List<(double X, double Y)> points)
     {

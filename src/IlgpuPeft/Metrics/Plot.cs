@@ -6,13 +6,14 @@ namespace IlgpuPeft.Metrics;
 
 /// <summary>One line of a plot.</summary>
 /// <param name="Name">For the legend.</param>
-/// <param name="Points">From left to right; points that are not finite are left out.</param>
+/// <param name="Points">From left to right; points that are not finite, or beyond ±1e100, are left out.</param>
 public sealed record Series(string Name, IReadOnlyList<(double X, double Y)> Points);
 
 /// <summary>Line plots as SVG text without any reference outside it: readable on light and on dark ground.</summary>
 public static class Plot
 {
     const double Width = 720, Height = 280, Left = 72, Right = 16, Top = 36, Bottom = 48;
+    const double Largest = 1e100; // differences and products of coordinates stay finite
     const int MostPoints = 1500; // about two to a pixel; more only makes the file larger
 
     // Of middle lightness, and told apart by people who do not tell red from green.
@@ -21,7 +22,7 @@ public static class Plot
     /// <summary>Draws the lines, with rounded ticks, axis labels, and a legend where there are several.</summary>
     public static string Svg(string title, string xLabel, string yLabel, IReadOnlyList<Series> series)
     {
-        List<Series> drawn = [.. series.Select(line => line with { Points = Thin([.. line.Points.Where(IsFinite)]) }).Where(line => line.Points.Count > 0)];
+        List<Series> drawn = [.. series.Select(line => line with { Points = Thin([.. line.Points.Where(IsDrawable)]) }).Where(line => line.Points.Count > 0)];
         var svg = new StringBuilder();
         svg.Append(Invariant($"<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {Width} {Height}\" role=\"img\" class=\"plot\" "));
         svg.Append("font-family=\"sans-serif\" font-size=\"12\">");
@@ -84,7 +85,7 @@ public static class Plot
         }
     }
 
-    static bool IsFinite((double X, double Y) point) => double.IsFinite(point.X) && double.IsFinite(point.Y);
+    static bool IsDrawable((double X, double Y) point) => Math.Abs(point.X) < Largest && Math.Abs(point.Y) < Largest; // false for NaN
 
     static List<(double X, double Y)> Thin(List<(double X, double Y)> points)
     {

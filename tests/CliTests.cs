@@ -50,7 +50,7 @@ public class CliTests : IDisposable
     [InlineData(1, "--sequence-len: expected at least 2, got 1", "evaluate", "--model", "{model}", "--data", "{rows}", "--sequence-len", "1")]
     [InlineData(1, "a file holds the logits of one text", "score", "--model", "{model}", "--data", "{rows}", "--logits", "{temp}/l.safetensors")]
     [InlineData(1, "rows of text need a tokenizer", "evaluate", "--model", "{model}", "--data", "{rows}", "--type", "alpaca")]
-    [InlineData(1, "expected stored, nf4 or nf4-double, got int8", "generate", "--model", "{model}", "--tokens", "1", "--base", "int8")]
+    [InlineData(1, "'int8' not recognized. Must be one of", "generate", "--model", "{model}", "--tokens", "1", "--base", "int8")]
     [InlineData(2, "expected a Hugging Face model folder, found nothing", "generate", "--model", "{temp}/absent", "--tokens", "1")]
     [InlineData(2, "The adapter is for another model", "generate", "--model", "{model}", "--adapter", "{foreign}", "--tokens", "1")]
     [InlineData(2, "there is no such file", "evaluate", "--model", "{model}", "--data", "{temp}/absent.jsonl", "--type", "tokenized")]

@@ -1,4 +1,5 @@
 using System.Xml.Linq;
+using CsCheck;
 using IlgpuPeft.Metrics;
 using Xunit;
 
@@ -25,6 +26,16 @@ public class PlotTests
         double[][] points = [.. root.Elements(root.Name.Namespace + "polyline").Single().Attribute("points")!.Value.Split(' ').Select(p => p.Split(',').Select(double.Parse).ToArray())];
         Assert.True(points[1][0] > points[0][0] && points[1][1] < points[0][1]);
     }
+
+    [Fact]
+    public void Plot_of_any_values_stays_inside_its_frame() => Gen.Select(Gen.Double, Gen.Double).Array[1, 12].Sample(points =>
+    {
+        var root = XDocument.Parse(Plot.Svg("t", "x", "y", [new("one", points)])).Root!;
+        var ns = root.Name.Namespace;
+        var drawn = root.Elements(ns + "circle").Select(x => ((double)x.Attribute("cx")!, (double)x.Attribute("cy")!))
+            .Concat(root.Elements(ns + "line").Select(x => ((double)x.Attribute("x2")!, (double)x.Attribute("y2")!)));
+        Assert.All(drawn, point => Assert.True(point.Item1 is >= 0 and <= 720 && point.Item2 is >= 0 and <= 280, $"{point} is outside 720 x 280"));
+    });
 
     [Theory]
     [InlineData(0)]

@@ -13,7 +13,7 @@ sealed class TinyRun : IDisposable
 
     public TinyRun()
     {
-        TinyModel.Write(Model, "llama");
+        Architectures.Write(Model, "llama");
         SaveAdapter(Model, Adapter);
         File.WriteAllLines(Rows, Enumerable.Range(0, 12).Select(row =>
         {
@@ -50,7 +50,7 @@ sealed class TinyRun : IDisposable
     /// <summary>The folder of an adapter for another model, made when asked for.</summary>
     public string ForeignAdapter()
     {
-        TinyModel.Write(temp.File("other"), "smollm, tied");
+        Architectures.Write(temp.File("other"), "smollm, tied");
         SaveAdapter(temp.File("other"), temp.File("foreign"));
         return temp.File("foreign");
     }

@@ -10,7 +10,8 @@ static class Arguments
 {
     public static Option<bool> Json() => new("--json") { Description = "Print one JSON object to standard output." };
 
-    public static Option<string> Device() => new("--device") { Description = "auto, cpu, cuda:N or emulator (see devices).", DefaultValueFactory = _ => "auto" };
+    public static Option<string> Device() =>
+        new("--device") { Description = "auto, cpu, cuda:N or emulator (see devices).", HelpName = "NAME", DefaultValueFactory = _ => "auto" };
 
     public static Option<string> Dtype()
     {
@@ -23,27 +24,23 @@ static class Arguments
     public static void RequireDevice(ParseResult parse, Option<string> device, Option<string>? dtype = null) =>
         RunDevice.Open(parse.GetRequiredValue(device), dtype is null ? "auto" : parse.GetRequiredValue(dtype)).Dispose();
 
-    /// <summary>How linear weights are held, or what an adapter is added to.</summary>
-    public static Option<WeightStorage> Base() => new("--base")
+    /// <summary>How linear weights are held, or what an adapter is added to; <see cref="StorageOf"/> reads it.</summary>
+    public static Option<string> Base()
     {
-        Description = "Linear weights: stored, nf4 or nf4-double (what a QLoRA adapter was trained over).",
-        HelpName = "stored|nf4|nf4-double",
-        DefaultValueFactory = _ => WeightStorage.AsStored,
-        CustomParser = result =>
+        var option = new Option<string>("--base")
         {
-            switch (result.Tokens[0].Value)
-            {
-                case "stored":
-                    return WeightStorage.AsStored;
-                case "nf4":
-                    return WeightStorage.Nf4;
-                case "nf4-double":
-                    return WeightStorage.Nf4Double;
-                default:
-                    result.AddError($"--base: expected stored, nf4 or nf4-double, got {result.Tokens[0].Value}.");
-                    return default;
-            }
-        },
+            Description = "Linear weights: as stored, or rounded to 4 bits, which is what a QLoRA adapter was trained over.",
+            DefaultValueFactory = _ => "stored",
+        };
+        option.AcceptOnlyFromAmong("stored", "nf4", "nf4-double");
+        return option;
+    }
+
+    public static WeightStorage StorageOf(ParseResult parse, Option<string> storage) => parse.GetRequiredValue(storage) switch
+    {
+        "nf4" => WeightStorage.Nf4,
+        "nf4-double" => WeightStorage.Nf4Double,
+        _ => WeightStorage.AsStored,
     };
 
     public static Option<int[]> Tokens(string description) => new("--tokens")
@@ -53,7 +50,8 @@ static class Arguments
         CustomParser = result =>
         {
             string text = result.Tokens[0].Value;
-            var ids = text.Split(',').Select(part => int.TryParse(part, NumberStyles.AllowLeadingWhite | NumberStyles.AllowTrailingWhite, CultureInfo.InvariantCulture, out int id) ? id : -1).ToArray();
+            const NumberStyles digits = NumberStyles.AllowLeadingWhite | NumberStyles.AllowTrailingWhite;
+            var ids = text.Split(',').Select(part => int.TryParse(part, digits, CultureInfo.InvariantCulture, out int id) ? id : -1).ToArray();
             if (ids.Contains(-1))
             {
                 result.AddError($"--tokens: expected token ids such as 1,15,2, got {text}.");
@@ -69,15 +67,25 @@ static class Arguments
     public static Option<int> Whole(string name, int fallback, int least, string description)
     {
         var option = new Option<int>(name) { Description = description, HelpName = "N", DefaultValueFactory = _ => fallback };
-        option.Validators.Add(result =>
-        {
-            if (result.Tokens is [var token] && int.TryParse(token.Value, CultureInfo.InvariantCulture, out int value) && value < least)
-            {
-                result.AddError($"{name}: expected at least {least}, got {value}.");
-            }
-        });
+        RequireAtLeast(option, least);
         return option;
     }
+
+    /// <summary>A whole number that need not be given.</summary>
+    public static Option<int?> OptionalWhole(string name, int least, string description)
+    {
+        var option = new Option<int?>(name) { Description = description, HelpName = "N" };
+        RequireAtLeast(option, least);
+        return option;
+    }
+
+    static void RequireAtLeast(Option option, int least) => option.Validators.Add(result =>
+    {
+        if (result.Tokens is [var token] && int.TryParse(token.Value, CultureInfo.InvariantCulture, out int value) && value < least)
+        {
+            result.AddError($"{option.Name}: expected at least {least}, got {value}.");
+        }
+    });
 
     public static Option<double> Number(string name, double fallback, double least, double most, string description)
     {

@@ -19,14 +19,16 @@ static class ChatCommand
             var screen = new Screen(parse.InvocationConfiguration);
             var named = parse.GetValue(template) is { } name ? ChatTemplate.Named(name) : null;
             using var opened = model.Open(parse, screen);
-            var tokenizer = opened.Tokenizer ?? throw new ArgumentException($"{opened.Folder}: there is no tokenizer.json, and a conversation is text. Add it, or use generate --tokens.");
+            var tokenizer = opened.Tokenizer
+                ?? throw new ArgumentException($"{opened.Folder}: there is no tokenizer.json, and a conversation is text. Add it, or use generate --tokens.");
             Talk(opened, tokenizer, named ?? Detect(tokenizer, screen), parse.GetValue(system), sampling.Read(parse), screen, Console.In, cancel);
             return Task.CompletedTask;
         });
         return command;
     }
 
-    static void Talk(OpenModel opened, Tokenizer tokenizer, ChatTemplate template, string? system, GenerationOptions options, Screen screen, TextReader input, CancellationToken cancel)
+    static void Talk(
+        OpenModel opened, Tokenizer tokenizer, ChatTemplate template, string? system, GenerationOptions options, Screen screen, TextReader input, CancellationToken cancel)
     {
         int? end = template.EndOfTurn is { } token ? tokenizer.TokenId(token) : null;
         options = options with { StopIds = [.. opened.Model.Config.EosIds, .. end is { } id ? [id] : Array.Empty<int>()] };

@@ -6,14 +6,20 @@ namespace IlgpuPeft.Cli;
 /// <summary>The options of a command that reads a data file.</summary>
 sealed class DataArguments(bool required)
 {
+    const int MostTokens = 4096; // a row of a long-context model would otherwise take all memory
+
     static readonly (string Name, DatasetType Type, string Field)[] Types =
     [
-        ("tokenized", DatasetType.Tokenized, "input_ids"), ("chat_template", DatasetType.ChatTemplate, "messages"), ("alpaca", DatasetType.Alpaca, "instruction"),
-        ("prompt_completion", DatasetType.PromptCompletion, "prompt"), ("completion", DatasetType.Completion, "text"),
+        ("tokenized", DatasetType.Tokenized, "input_ids"),
+        ("chat_template", DatasetType.ChatTemplate, "messages"),
+        ("alpaca", DatasetType.Alpaca, "instruction"),
+        ("prompt_completion", DatasetType.PromptCompletion, "prompt"),
+        ("completion", DatasetType.Completion, "text"),
     ];
 
-    readonly Option<string?> type = new("--type") { Description = "alpaca, completion, prompt_completion, chat_template or tokenized. Default: by the first row's fields.", HelpName = "T" };
-    readonly Option<int> length = Arguments.Whole("--sequence-len", 0, 2, "The most tokens of a row; longer rows are left out. Default: what the model was made for, at most 4096.");
+    readonly Option<string?> type = new("--type") { Description = "How rows become prompts and responses. Default: by the first row's fields." };
+    readonly Option<int?> length = Arguments.OptionalWhole("--sequence-len", 2,
+        $"The most tokens of a row; longer rows are left out. Default: what the model was made for, at most {MostTokens}.");
 
     public Option<string?> File { get; } = new("--data") { Description = "A JSON, JSONL or CSV file.", HelpName = "F", Required = required };
 
@@ -32,7 +38,7 @@ sealed class DataArguments(bool required)
         source = source with { Type = parse.GetValue(type) is { } name ? Types.First(known => known.Name == name).Type : Guess(source) };
         var data = Dataset.Load([source], new DatasetOptions
         {
-            SequenceLength = parse.GetValue(length) is > 0 and var limit ? limit : Math.Min(opened.Model.Config.MaxPositions, 4096),
+            SequenceLength = parse.GetValue(length) ?? Math.Min(opened.Model.Config.MaxPositions, MostTokens),
             VocabularySize = opened.Model.Config.Vocabulary,
         }, opened.Tokenizer);
         screen.Say($"data: {data.Reports[0]}");

@@ -36,7 +36,8 @@ static class GenerateCommand
             if (parse.GetValue(json))
             {
                 var completion = generator.Complete(ids, options, cancel);
-                string? continuation = Continuation(opened.Tokenizer, ids) is { } decoder ? string.Concat(completion.Tokens.Select(decoder.Push)) + decoder.Flush() : null;
+                var decoder = Continuation(opened.Tokenizer, ids);
+                string? continuation = decoder is null ? null : string.Concat(completion.Tokens.Select(decoder.Push)) + decoder.Flush();
                 screen.Out.WriteLine(Json.Line(new { PromptTokens = ids, completion.Tokens, Text = continuation, completion.FinishReason }));
             }
             else

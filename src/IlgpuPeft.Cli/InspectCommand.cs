@@ -42,7 +42,8 @@ static class InspectCommand
         using var file = Safetensors.Open(path);
         if (json)
         {
-            screen.Out.WriteLine(Json.Line(new { Kind = "safetensors", file.Metadata, Tensors = file.Tensors.Select(info => new { info.Name, Dtype = info.TypeName, info.Shape, info.Bytes }) }));
+            var tensors = file.Tensors.Select(info => new { info.Name, Dtype = info.TypeName, info.Shape, info.Bytes });
+            screen.Out.WriteLine(Json.Line(new { Kind = "safetensors", file.Metadata, Tensors = tensors }));
             return;
         }
 
@@ -63,8 +64,8 @@ static class InspectCommand
         {
             screen.Out.WriteLine(Json.Line(new
             {
-                Kind = "adapter", Ranks = ranks, config.LoraAlpha, config.UseRsLora, config.LoraDropout, Targets = targets, Modules = pairs.Count, Trainable = trainable,
-                BaseModel = config.BaseModelNameOrPath, ZeroB = untrained,
+                Kind = "adapter", Ranks = ranks, config.LoraAlpha, config.UseRsLora, config.LoraDropout, Targets = targets, Modules = pairs.Count,
+                Trainable = trainable, BaseModel = config.BaseModelNameOrPath, ZeroB = untrained,
             }));
             return;
         }
@@ -75,7 +76,8 @@ static class InspectCommand
         screen.Out.WriteLine($"{trainable:N0} trained weights");
         if (untrained.Count > 0)
         {
-            screen.Out.WriteLine($"warning: B is all zero in {untrained.Count} of {pairs.Count} layers, which therefore change nothing: {string.Join(", ", untrained.Take(3))}{(untrained.Count > 3 ? " ..." : "")}");
+            string some = string.Join(", ", untrained.Take(3)) + (untrained.Count > 3 ? " ..." : "");
+            screen.Out.WriteLine($"warning: B is all zero in {untrained.Count} of {pairs.Count} layers, which therefore change nothing: {some}");
         }
     }
 
@@ -85,26 +87,28 @@ static class InspectCommand
         using var files = WeightFiles.Open(folder);
         var groups = files.Tensors.GroupBy(info => info.TypeName).OrderByDescending(group => group.Sum(info => info.Bytes))
             .Select(group => new { Dtype = group.Key, Tensors = group.Count(), Bytes = group.Sum(info => info.Bytes) }).ToList();
-        var quantized = files.Tensors.Where(info => IsQuantized(files, info)).ToList();
-        long parameters = files.Tensors.Where(info => !BitsAndBytes.IsPart(info.Name) && !quantized.Contains(info) && !(config.TiedEmbeddings && info.Name == "lm_head.weight")).Sum(info => info.Count)
-            + quantized.Sum(info => (long)BitsAndBytes.Read(files, Module(info)).Count);
+        int quantized = files.Tensors.Count(info => IsQuantized(files, info));
+        long parameters = files.Tensors.Where(info => !BitsAndBytes.IsPart(info.Name) && !(config.TiedEmbeddings && info.Name == "lm_head.weight"))
+            .Sum(info => IsQuantized(files, info) ? BitsAndBytes.Read(files, Module(info)).Count : info.Count);
         if (json)
         {
             screen.Out.WriteLine(Json.Line(new
             {
-                Kind = "model", config.ModelType, Parameters = parameters, config.Layers, config.Hidden, config.Intermediate, config.Heads, config.KeyValueHeads, HeadDim = config.HeadWidth,
-                config.Vocabulary, config.MaxPositions, config.TiedEmbeddings, Nf4Layers = quantized.Count, Tensors = groups,
+                Kind = "model", config.ModelType, Parameters = parameters, config.Layers, config.Hidden, config.Intermediate, config.Heads, config.KeyValueHeads,
+                HeadDim = config.HeadWidth, config.Vocabulary, config.MaxPositions, config.TiedEmbeddings, Nf4Layers = quantized, Tensors = groups,
             }));
             return;
         }
 
-        screen.Out.WriteLine($"{config.ModelType}: {parameters:N0} weights{(quantized.Count > 0 ? $", {quantized.Count} layers in NF4" : "")}");
-        screen.Out.WriteLine($"{config.Layers} layers, width {config.Hidden}, MLP {config.Intermediate}, {config.Heads} heads of {config.HeadWidth}, {config.KeyValueHeads} for keys and values");
+        screen.Out.WriteLine($"{config.ModelType}: {parameters:N0} weights{(quantized > 0 ? $", {quantized} layers in NF4" : "")}");
+        screen.Out.WriteLine($"{config.Layers} layers, width {config.Hidden}, MLP {config.Intermediate}, {config.Heads} heads of {config.HeadWidth}, " +
+            $"{config.KeyValueHeads} for keys and values");
         screen.Out.WriteLine($"vocabulary {config.Vocabulary}{(config.TiedEmbeddings ? ", head tied to the embedding" : "")}, made for {config.MaxPositions} positions");
         screen.Table(["dtype", "tensors", "bytes"], groups.Select(group => (string[])[group.Dtype, group.Tensors.ToString(), group.Bytes.ToString("N0")]));
     }
 
-    static bool IsQuantized(WeightFiles files, TensorInfo info) => info.Name.EndsWith(".weight", StringComparison.Ordinal) && BitsAndBytes.IsQuantized(files, Module(info));
+    static bool IsQuantized(WeightFiles files, TensorInfo info) =>
+        info.Name.EndsWith(".weight", StringComparison.Ordinal) && BitsAndBytes.IsQuantized(files, Module(info));
 
     static string Module(TensorInfo info) => info.Name[..^".weight".Length];
 }

@@ -8,7 +8,8 @@ static class MergeCommand
 {
     public static Command Create()
     {
-        var (model, adapter, output) = (Arguments.Folder("--model", "The base model."), Arguments.Folder("--adapter", "PEFT adapter folder."), Arguments.Folder("--out", "Where the merged model goes."));
+        var (model, adapter) = (Arguments.Folder("--model", "The base model."), Arguments.Folder("--adapter", "PEFT adapter folder."));
+        var output = Arguments.Folder("--out", "Where the merged model goes.");
         var type = new Option<string?>("--dtype") { Description = "bf16, f16 or f32. Default: as each tensor is stored." };
         type.AcceptOnlyFromAmong("bf16", "f16", "f32");
         var (storage, device) = (Arguments.Base(), Arguments.Device());
@@ -20,7 +21,8 @@ static class MergeCommand
             Arguments.RequireDevice(parse, device);
             RequireOther(from, to);
             AtomicFile.RequireWritable(to);
-            SavedModel.Merge(from, parse.GetRequiredValue(adapter), to, parse.GetValue(type) is { } name ? Enum.Parse<DType>(name, ignoreCase: true) : null, parse.GetValue(storage));
+            DType? stored = parse.GetValue(type) is { } name ? Enum.Parse<DType>(name, ignoreCase: true) : null;
+            SavedModel.Merge(from, parse.GetRequiredValue(adapter), to, stored, Arguments.StorageOf(parse, storage));
             screen.Say($"{to}: merged, {MemoryAccount.Format(new FileInfo(Path.Combine(to, "model.safetensors")).Length)}");
         });
         return command;

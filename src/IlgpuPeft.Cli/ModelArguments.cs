@@ -13,7 +13,7 @@ sealed class ModelArguments
 {
     readonly Option<string> model = Arguments.Folder("--model", "Model folder in Hugging Face format.");
     readonly Option<string?> adapter = new("--adapter") { Description = "PEFT adapter folder.", HelpName = "DIR" };
-    readonly Option<WeightStorage> storage = Arguments.Base();
+    readonly Option<string> storage = Arguments.Base();
     readonly Option<string> device = Arguments.Device();
     readonly Option<string> dtype = Arguments.Dtype();
 
@@ -33,7 +33,7 @@ sealed class ModelArguments
         CausalLm? loaded = null;
         try
         {
-            loaded = PretrainedModel.Load(folder, backend, parse.GetValue(storage));
+            loaded = PretrainedModel.Load(folder, backend, Arguments.StorageOf(parse, storage));
             var update = parse.GetValue(adapter) is { } path ? PretrainedAdapter.Load(loaded, path, screen.Warn) : null;
             return new OpenModel(folder, backend, loaded, update, Tokenizer.LoadIfPresent(folder));
         }

@@ -47,7 +47,9 @@ static class Program
 
         try
         {
-            await parse.InvokeAsync(new InvocationConfiguration { Output = output, Error = error, EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null }, cancel);
+            // Exceptions and signals are handled here, not by the parser.
+            var streams = new InvocationConfiguration { Output = output, Error = error, EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null };
+            await parse.InvokeAsync(streams, cancel);
             return Done;
         }
         catch (Exception cause)
@@ -78,8 +80,8 @@ static class Program
         OperationCanceledException => (Cancelled, "cancelled"),
         ConfigException config => (Usage, string.Join(Environment.NewLine, config.Problems.Select(problem => $"error: {problem}"))),
         ArgumentException caller when IsOurs(cause) => (Usage, $"error: {WithoutParameter(caller)}"),
-        CheckpointException or DeviceMemoryException or KernelException or InvalidDataException or IOException or UnauthorizedAccessException or RegexMatchTimeoutException
-            => (Failed, $"error: {cause.Message}"),
+        CheckpointException or DeviceMemoryException or KernelException or InvalidDataException or IOException or UnauthorizedAccessException
+            or RegexMatchTimeoutException => (Failed, $"error: {cause.Message}"),
         InvalidOperationException or NotSupportedException when IsOurs(cause) => (Failed, $"error: {cause.Message}"),
         _ => (Failed, $"error: unexpected {cause}"),
     };

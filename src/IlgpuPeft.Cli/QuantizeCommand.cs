@@ -8,7 +8,8 @@ static class QuantizeCommand
 {
     public static Command Create()
     {
-        var (model, output, device, dtype) = (Arguments.Folder("--model", "A model in 16 or 32 bits."), Arguments.Folder("--out", "Where the 4-bit model goes."), Arguments.Device(), Arguments.Dtype());
+        var (model, output) = (Arguments.Folder("--model", "A model in 16 or 32 bits."), Arguments.Folder("--out", "Where the 4-bit model goes."));
+        var (device, dtype) = (Arguments.Device(), Arguments.Dtype());
         var plain = new Option<bool>("--no-double-quant") { Description = "Keep the scales of blocks in 32 bits: 4.5 bits a weight instead of 4.13." };
         var command = new Command("quantize", "Write a bitsandbytes-compatible NF4 checkpoint.") { model, output, plain, device, dtype };
         command.SetAction(parse =>

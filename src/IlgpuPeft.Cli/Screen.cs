@@ -78,7 +78,8 @@ sealed class Screen
     public static string Duration(TimeSpan time) => time.TotalHours >= 1 ? $"{(int)time.TotalHours}h{time.Minutes:00}m"
         : time.TotalMinutes >= 1 ? $"{time.Minutes}m{time.Seconds:00}s" : time.TotalSeconds >= 10 ? $"{time.TotalSeconds:0}s" : $"{time.TotalSeconds:0.0}s";
 
-    static string Describe(StepMetrics step) => $"{Losses(step.Loss, step.EvaluationLoss)}  grad_norm {step.GradientNorm:0.000}  lr {step.LearningRate:0.00e+0}  {step.TokensPerSecond:N0} tokens/s";
+    static string Describe(StepMetrics step) =>
+        $"{Losses(step.Loss, step.EvaluationLoss)}  grad_norm {step.GradientNorm:0.000}  lr {step.LearningRate:0.00e+0}  {step.TokensPerSecond:N0} tokens/s";
 
     static string Losses(double loss, double? evaluation) => $"loss {loss:0.0000}{(evaluation is { } measured ? $"  eval_loss {measured:0.0000}" : "")}";
 

@@ -15,7 +15,9 @@ static class TrainCommand
         var set = new Option<string[]>("--set") { Description = "Replaces a value of the file; may be repeated.", HelpName = "key=value" };
         var dryRun = new Option<bool>("--dry-run") { Description = "Read model and data, show the plan, and stop." };
         var resume = new Option<bool>("--resume") { Description = "Go on from the latest checkpoint in output_dir." };
-        var (device, dtype, json) = (new Option<string?>("--device") { Description = "Replaces device." }, new Option<string?>("--dtype") { Description = "Replaces dtype." }, Arguments.Json());
+        var device = new Option<string?>("--device") { Description = "Replaces device.", HelpName = "NAME" };
+        var dtype = new Option<string?>("--dtype") { Description = "Replaces dtype.", HelpName = "f32|bf16" };
+        var json = Arguments.Json();
         var command = new Command("train", "Run the training that a configuration describes.") { file, set, dryRun, resume, device, dtype, json };
         command.SetAction(async (parse, cancel) =>
         {
@@ -52,7 +54,9 @@ static class TrainCommand
         }
         catch (OperationCanceledException)
         {
-            screen.Say(run.Folder.LatestCheckpoint() is { } saved ? $"stopped; {saved} is complete, and train --resume goes on from it" : "stopped before the first step; nothing was saved");
+            screen.Say(run.Folder.LatestCheckpoint() is { } saved
+                ? $"stopped; {saved} is complete, and train --resume goes on from it"
+                : "stopped before the first step; nothing was saved");
             throw;
         }
 

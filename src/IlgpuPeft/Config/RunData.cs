@@ -37,7 +37,8 @@ public sealed record RunData(
         var data = Dataset.Load(config.Datasets, options, tokenizer);
         var test = Dataset.Load(config.TestDatasets, options, tokenizer);
         var (train, validation) = DataOrder.Split(data.Examples.Count, config.ValSetSize, (ulong)config.Seed);
-        return new RunData([.. train.Select(i => data.Examples[i])], [.. validation.Select(i => data.Examples[i]), .. test.Examples], data.Reports, test.Reports, tokenizer);
+        IReadOnlyList<Example> held = [.. validation.Select(i => data.Examples[i]), .. test.Examples];
+        return new RunData([.. train.Select(i => data.Examples[i])], held, data.Reports, test.Reports, tokenizer);
     }
 
     static int? EosId(SpecialTokensConfig special, Tokenizer tokenizer)

@@ -74,7 +74,9 @@ public sealed class SftRun : IDisposable
                 return new SftRun(config, data, model, adapter: null);
             }
 
-            var adapter = Own(config.LoraModelDir is { } folder ? PretrainedAdapter.Load(model, folder, notice) : new AdapterSet(model, ToLora(config), (ulong)config.Seed));
+            var adapter = Own(config.LoraModelDir is { } folder
+                ? PretrainedAdapter.Load(model, folder, notice)
+                : new AdapterSet(model, ToLora(config), (ulong)config.Seed));
             return new SftRun(config, data, model, adapter);
         }
         catch
@@ -95,8 +97,8 @@ public sealed class SftRun : IDisposable
     }
 
     /// <summary>
-    /// Trains to the end, and leaves in <c>output_dir</c> the trained weights, <c>metrics.jsonl</c>, <c>config.yaml</c>, <c>report.html</c> and the checkpoints asked for.
-    /// Parameters and errors are those of <see cref="SftTrainer.RunAsync"/>.
+    /// Trains to the end, and leaves in <c>output_dir</c> the trained weights, <c>metrics.jsonl</c>, <c>config.yaml</c>, <c>report.html</c> and the checkpoints
+    /// asked for. Parameters and errors are those of <see cref="SftTrainer.RunAsync"/>.
     /// </summary>
     /// <exception cref="IOException"><c>output_dir</c> cannot be written to; found out before training.</exception>
     public async Task<SftResult> RunAsync(IProgress<StepMetrics>? progress = null, string? resumeFrom = null, CancellationToken cancel = default)

@@ -6,13 +6,14 @@ namespace IlgpuPeft.Metrics;
 
 /// <summary>One line of a plot.</summary>
 /// <param name="Name">For the legend.</param>
-/// <param name="Points">From left to right; points that are not finite are left out.</param>
+/// <param name="Points">From left to right; points that are not finite, or beyond ±1e100, are left out.</param>
 public sealed record Series(string Name, IReadOnlyList<(double X, double Y)> Points);
 
 /// <summary>Line plots as SVG text without any reference outside it: readable on light and on dark ground.</summary>
 public static class Plot
 {
     const double Width = 720, Height = 280, Left = 72, Right = 16, Top = 36, Bottom = 48;
+    const double Largest = 1e100; // differences and products of coordinates stay finite
     const int MostPoints = 1500; // about two to a pixel; more only makes the file larger
 
     // Of middle lightness, and told apart by people who do not tell red from green.
@@ -21,10 +22,10 @@ public static class Plot
     /// <summary>Draws the lines, with rounded ticks, axis labels, and a legend where there are several.</summary>
     public static string Svg(string title, string xLabel, string yLabel, IReadOnlyList<Series> series)
     {
-        List<Series> drawn = [.. series.Select(line => line with { Points = Thin([.. line.Points.Where(point => double.IsFinite(point.X) && double.IsFinite(point.Y))]) })
-            .Where(line => line.Points.Count > 0)];
+        List<Series> drawn = [.. series.Select(line => line with { Points = Thin([.. line.Points.Where(IsDrawable)]) }).Where(line => line.Points.Count > 0)];
         var svg = new StringBuilder();
-        svg.Append(Invariant($"<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {Width} {Height}\" role=\"img\" class=\"plot\" font-family=\"sans-serif\" font-size=\"12\">"));
+        svg.Append(Invariant($"<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {Width} {Height}\" role=\"img\" class=\"plot\" "));
+        svg.Append("font-family=\"sans-serif\" font-size=\"12\">");
         svg.Append("<style>.plot{color:#333}@media(prefers-color-scheme:dark){.plot{color:#ccc}}.plot text{fill:currentColor}</style>");
         svg.Append($"<title>{WebUtility.HtmlEncode(title)}</title>");
         Text(svg, Left, 18, title, "start", "font-size=\"14\" font-weight=\"bold\"");
@@ -83,6 +84,8 @@ public static class Plot
             }
         }
     }
+
+    static bool IsDrawable((double X, double Y) point) => Math.Abs(point.X) < Largest && Math.Abs(point.Y) < Largest; // false for NaN
 
     static List<(double X, double Y)> Thin(List<(double X, double Y)> points)
     {

@@ -8,9 +8,12 @@ namespace IlgpuPeft.Metrics;
 /// <param name="title">The page's heading.</param>
 public sealed class Report(string title)
 {
-    const string Style = "body{font-family:system-ui,sans-serif;max-width:780px;margin:2rem auto;padding:0 1rem;color-scheme:light dark;background:Canvas;color:CanvasText}" +
-        "h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse}th,td{text-align:left;vertical-align:top;padding:.2rem 1rem .2rem 0;" +
-        "font-weight:normal;overflow-wrap:anywhere}th{opacity:.7;white-space:nowrap}pre{overflow-x:auto;border:1px solid;border-color:GrayText;padding:.6rem}svg{width:100%;margin-top:1rem}";
+    const string Style = """
+        body { font-family: system-ui, sans-serif; max-width: 780px; margin: 2rem auto; padding: 0 1rem; color-scheme: light dark; background: Canvas; color: CanvasText }
+        h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem } table { border-collapse: collapse }
+        th, td { text-align: left; vertical-align: top; padding: .2rem 1rem .2rem 0; font-weight: normal; overflow-wrap: anywhere } th { opacity: .7; white-space: nowrap }
+        pre { overflow-x: auto; border: 1px solid GrayText; padding: .6rem } svg { width: 100%; margin-top: 1rem }
+        """;
 
     readonly StringBuilder body = new();
 

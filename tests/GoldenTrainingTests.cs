@@ -1,5 +1,4 @@
 using System.Text.Json;
-using IlgpuPeft.Adapters;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Data;
 using IlgpuPeft.Kernels;

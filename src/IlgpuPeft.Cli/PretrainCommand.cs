@@ -1,43 +1,40 @@
 using System.CommandLine;
 using System.Diagnostics;
 using IlgpuPeft.BuiltIn;
+using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Kernels;
-using IlgpuPeft.Training;
+using IlgpuPeft.Text;
 
 namespace IlgpuPeft.Cli;
 
-/// <summary><c>ilgpu-peft pretrain</c>: makes the built-in base model anew.</summary>
+/// <summary>Makes the built-in model anew.</summary>
 static class PretrainCommand
 {
+    const int LogEvery = 20;
+
     public static Command Create()
     {
-        var output = new Option<string>("--out") { Description = "Where the model goes.", Required = true };
-        var steps = new Option<int>("--steps") { Description = "Optimizer steps.", DefaultValueFactory = _ => Pretraining.DefaultSteps };
-        var seed = new Option<ulong>("--seed") { Description = "Of corpus, initial weights and order.", DefaultValueFactory = _ => 1 };
-        var device = new Option<string>("--device") { Description = "auto or cpu.", DefaultValueFactory = _ => "auto" };
+        var output = Arguments.Folder("--out", "Receives the model.");
+        var steps = Arguments.Whole("--steps", Pretraining.DefaultSteps, 1, "Optimizer steps.");
+        var seed = Arguments.Whole("--seed", 1, 0, "Of corpus, initial weights and order.");
+        var device = Arguments.Device();
         var command = new Command("pretrain", "Train the built-in base model from nothing, on text that this program writes itself.") { output, steps, seed, device };
-        command.SetAction((arguments, cancel) => RunAsync(
-            arguments.GetRequiredValue(output), arguments.GetValue(steps), arguments.GetValue(seed), arguments.GetValue(device)!, cancel));
+        command.SetAction((parse, cancel) => RunAsync(
+            parse.GetRequiredValue(output), parse.GetValue(steps), (ulong)parse.GetValue(seed), parse.GetRequiredValue(device), new Screen(parse.InvocationConfiguration), cancel));
         return command;
     }
 
-    static async Task<int> RunAsync(string folder, int steps, ulong seed, string device, CancellationToken cancel)
+    static async Task RunAsync(string folder, int steps, ulong seed, string device, Screen screen, CancellationToken cancel)
     {
         long started = Stopwatch.GetTimestamp();
+        AtomicFile.RequireWritable(folder);
         using var backend = Device.Open(device);
-        var result = await Pretraining.RunAsync(folder, backend, steps, seed, new Lines(), cancel).ConfigureAwait(false);
-        Console.WriteLine($"{folder}: loss {result.Last!.Loss:0.000} after {result.Steps} steps, {Stopwatch.GetElapsedTime(started).TotalSeconds:0} s");
-        return 0;
-    }
+        var result = await screen.FollowAsync(LogEvery, progress => Pretraining.RunAsync(folder, backend, steps, seed, progress, cancel));
+        screen.Out.WriteLine($"{folder}: loss {result.Last!.Loss:0.000} after {result.Steps} steps and {Screen.Duration(Stopwatch.GetElapsedTime(started))}");
 
-    sealed class Lines : IProgress<StepMetrics>
-    {
-        public void Report(StepMetrics value)
-        {
-            if (value.Step % 20 == 0 || value.Step == value.TotalSteps)
-            {
-                Console.Error.WriteLine($"step {value.Step} of {value.TotalSteps}  loss {value.Loss:0.000}  {value.TokensPerSecond:0} tokens/s");
-            }
-        }
+        using var model = PretrainedModel.Load(folder, backend);
+        var replies = Quiz.Take(model, Tokenizer.Load(folder), Corpus.Openings(), end: ".", cancel);
+        screen.Table(["skill", "right", "of"], replies.GroupBy(reply => reply.Question.Skill)
+            .Select(skill => (IReadOnlyList<string>)[skill.Key.ToString(), $"{skill.Count(reply => reply.IsRight)}", $"{skill.Count()}"]));
     }
 }

@@ -56,11 +56,23 @@ public static class Corpus
         }
     }
 
-    /// <summary>The first form of a statement up to its answer: what the base model continues with the answer and a full stop.</summary>
-    public static string Opening(Fact fact)
+    /// <summary>
+    /// Statements that stop before their answer, which the model is to continue with the answer and a full stop: up to <paramref name="perSkill"/> of each skill about
+    /// the words and numbers of the lexicon.
+    /// </summary>
+    public static IEnumerable<Question> Openings(int perSkill = 50) =>
+        Known.SelectMany(facts => Spread(facts.ToList(), perSkill)).Select(Opening);
+
+    /// <summary>The same about <paramref name="count"/> made-up words, which only a rule can answer. With a seed other than the corpus's, most of the words are new.</summary>
+    public static IEnumerable<Question> InventedOpenings(ulong seed, int count) =>
+        Enumerable.Range(0, count).SelectMany(i => Lexicon.Invented(new RandomKey(seed, (uint)i, 0))).Select(Opening);
+
+    static IEnumerable<Fact> Spread(List<Fact> facts, int count) => Enumerable.Range(0, Math.Min(count, facts.Count)).Select(i => facts[i * facts.Count / Math.Min(count, facts.Count)]);
+
+    static Question Opening(Fact fact)
     {
         string statement = Write(Forms[fact.Skill][0], fact);
-        return statement[..(statement.Length - fact.Answer.Length - 1)];
+        return new Question(fact.Skill, fact.Subject, statement[..^(fact.Answer.Length + 1)], fact.Answer);
     }
 
     static Fact Pick(Draw draw, RandomKey word)

@@ -20,7 +20,7 @@ public static class Pretraining
     static readonly JsonSerializerOptions Indented = new() { WriteIndented = true };
 
     /// <summary>Trains all weights of a random model on the corpus and writes it in bf16, with its tokenizer.</summary>
-    /// <param name="folder">Created if absent; <c>metrics.jsonl</c> is written there too.</param>
+    /// <param name="folder">Created if absent.</param>
     /// <param name="backend">The device.</param>
     /// <param name="steps">Optimizer steps.</param>
     /// <param name="seed">Of the corpus, the initial weights and the order.</param>
@@ -29,28 +29,36 @@ public static class Pretraining
     public static async Task<SftResult> RunAsync(string folder, Backend backend, int steps = DefaultSteps, ulong seed = 1, IProgress<StepMetrics>? progress = null, CancellationToken cancel = default)
     {
         string start = Path.Combine(folder, "untrained");
-        CharacterTokenizer.Write(start, Corpus.Symbols.Select(symbol => symbol.ToString()));
-        var tokenizer = Tokenizer.Load(start);
-        RandomModel.Write(Config(tokenizer.VocabularySize), start, DType.F32, seed);
-        using var model = PretrainedModel.Load(start, backend);
-        model.MakeTrainable();
-        using var trainer = new SftTrainer(model, TrainedWeights.Of(model, start), Examples(tokenizer, seed, (long)steps * BinsPerStep * BinLength), new SftOptions
+        try
         {
-            MaxSteps = steps,
-            MicroBatchSize = BinsPerStep,
-            SequenceLength = BinLength,
-            Packing = true,
-            LearningRate = 2e-3,
-            WarmupRatio = 0.05,
-            MinimumLearningRateRatio = 0.02,
-            Optimizer = new AdamWOptions { Beta2 = 0.98, WeightDecay = 0.1 },
-            Seed = seed,
-        });
-        var result = await trainer.RunAsync(progress, cancel: cancel).ConfigureAwait(false);
-        SavedModel.Write(model, folder, DType.BF16, start);
-        Directory.Delete(start, recursive: true);
-        return result;
+            CharacterTokenizer.Write(start, Corpus.Symbols.Select(symbol => symbol.ToString()));
+            var tokenizer = Tokenizer.Load(start);
+            RandomModel.Write(Config(tokenizer), start, DType.F32, seed);
+            using var model = PretrainedModel.Load(start, backend);
+            model.MakeTrainable();
+            using var trainer = new SftTrainer(model, TrainedWeights.Of(model, start), Examples(tokenizer, seed, (long)steps * BinsPerStep * BinLength), Options(steps, seed));
+            var result = await trainer.RunAsync(progress, cancel: cancel).ConfigureAwait(false);
+            SavedModel.Write(model, folder, DType.BF16, start);
+            return result;
+        }
+        finally
+        {
+            Directory.Delete(start, recursive: true);
+        }
     }
+
+    static SftOptions Options(int steps, ulong seed) => new()
+    {
+        MaxSteps = steps,
+        MicroBatchSize = BinsPerStep,
+        SequenceLength = BinLength,
+        Packing = true,
+        LearningRate = 2e-3,
+        WarmupRatio = 0.05,
+        MinimumLearningRateRatio = 0.02,
+        Optimizer = new AdamWOptions { Beta2 = 0.98, WeightDecay = 0.1 },
+        Seed = seed,
+    };
 
     // As many documents as the run reads once.
     static List<Example> Examples(Tokenizer tokenizer, ulong seed, long characters)
@@ -70,15 +78,15 @@ public static class Pretraining
         return examples;
     }
 
-    static string Config(int vocabulary) => JsonSerializer.Serialize(new
+    static string Config(Tokenizer tokenizer) => JsonSerializer.Serialize(new
     {
         architectures = new[] { "LlamaForCausalLM" },
         model_type = "llama",
-        vocab_size = vocabulary,
-        hidden_size = int.Parse(Environment.GetEnvironmentVariable("H") ?? "128"),
-        intermediate_size = int.Parse(Environment.GetEnvironmentVariable("F") ?? "384"),
+        vocab_size = tokenizer.VocabularySize,
+        hidden_size = 128,
+        intermediate_size = 384,
         num_hidden_layers = 4,
-        num_attention_heads = int.Parse(Environment.GetEnvironmentVariable("N") ?? "4"),
+        num_attention_heads = 4,
         num_key_value_heads = 2,
         max_position_embeddings = 512,
         rms_norm_eps = 1e-5,
@@ -87,9 +95,9 @@ public static class Pretraining
         hidden_act = "silu",
         attention_bias = false,
         mlp_bias = false,
-        bos_token_id = 1,
-        eos_token_id = 2,
-        pad_token_id = 3,
+        bos_token_id = tokenizer.Bos!.Value.Id,
+        eos_token_id = tokenizer.Eos!.Value.Id,
+        pad_token_id = tokenizer.Pad!.Value.Id,
         torch_dtype = "float32",
     }, Indented);
 }

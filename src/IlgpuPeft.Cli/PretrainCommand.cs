@@ -10,7 +10,7 @@ namespace IlgpuPeft.Cli;
 /// <summary>Makes the built-in model anew.</summary>
 static class PretrainCommand
 {
-    const int LogEvery = 20;
+    const int LogEvery = 20, PerSkill = 50;
 
     public static Command Create()
     {
@@ -33,8 +33,14 @@ static class PretrainCommand
         screen.Out.WriteLine($"{folder}: loss {result.Last!.Loss:0.000} after {result.Steps} steps and {Screen.Duration(Stopwatch.GetElapsedTime(started))}");
 
         using var model = PretrainedModel.Load(folder, backend);
-        var replies = Quiz.Take(model, Tokenizer.Load(folder), Corpus.Openings(), end: ".", cancel);
-        screen.Table(["skill", "right", "of"], replies.GroupBy(reply => reply.Question.Skill)
-            .Select(skill => (IReadOnlyList<string>)[skill.Key.ToString(), $"{skill.Count(reply => reply.IsRight)}", $"{skill.Count()}"]));
+        var tokenizer = Tokenizer.Load(folder);
+        screen.Table(["skill", "right", "of"],
+        [
+            .. Rows(Quiz.Take(model, tokenizer, Corpus.Openings(PerSkill), end: ".", cancel), ""),
+            .. Rows(Quiz.Take(model, tokenizer, Corpus.InventedOpenings(seed + 1, PerSkill), end: ".", cancel), " of made-up words"),
+        ]);
     }
+
+    static IEnumerable<IReadOnlyList<string>> Rows(IReadOnlyList<Reply> replies, string what) => replies.GroupBy(reply => reply.Question.Skill)
+        .Select(skill => (IReadOnlyList<string>)[skill.Key + what, $"{skill.Count(reply => reply.IsRight)}", $"{skill.Count()}"]);
 }

@@ -1,3 +1,4 @@
+using System.Globalization;
 using IlgpuPeft.Kernels;
 
 namespace IlgpuPeft.BuiltIn;
@@ -11,7 +12,7 @@ public static class Corpus
     /// <summary>The most characters of a document, line ends included.</summary>
     public const int DocumentLength = 250;
 
-    /// <summary>Every character of the corpus and of the instruction set, sorted.</summary>
+    /// <summary>Every character of the corpus and of the instruction set.</summary>
     public const string Symbols = "\n !(),.+:=>?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
     // A third of the statements about spelling concern made-up words, which can only be continued by rule.
@@ -92,6 +93,6 @@ public static class Corpus
     static string Write(string form, Fact fact)
     {
         string[] subject = fact.Subject.Split(' ');
-        return string.Format(System.Globalization.CultureInfo.InvariantCulture, form, subject[0], fact.Answer, subject[^1]);
+        return string.Format(CultureInfo.InvariantCulture, form, subject[0], fact.Answer, subject[^1]);
     }
 }

@@ -62,6 +62,7 @@ static class Program
 
     static RootCommand Commands() => new("Fine-tunes Hugging Face language models with low-rank adapters over frozen 4-bit weights.")
     {
+        DemoCommand.Create(),
         TrainCommand.Create(),
         PreprocessCommand.Create(),
         GenerateCommand.Create(),
@@ -72,6 +73,7 @@ static class Program
         QuantizeCommand.Create(),
         InspectCommand.Create(),
         DevicesCommand.Create(),
+        PretrainCommand.Create(),
     };
 
     // What this project throws says what to do, and needs no stack; what the runtime throws at us is a defect, and needs one.

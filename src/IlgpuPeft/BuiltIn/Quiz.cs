@@ -1,0 +1,37 @@
+using IlgpuPeft.Generation;
+using IlgpuPeft.Models;
+using IlgpuPeft.Text;
+
+namespace IlgpuPeft.BuiltIn;
+
+/// <summary>What a model said to a question.</summary>
+/// <param name="Question">The question.</param>
+/// <param name="Text">The model's continuation.</param>
+public sealed record Reply(Question Question, string Text)
+{
+    /// <summary>Whether it is the answer, to the letter.</summary>
+    public bool IsRight => Text == Question.Answer;
+}
+
+/// <summary>Puts questions to a model.</summary>
+public static class Quiz
+{
+    const int MaxTokens = 16;
+
+    /// <summary>The most likely continuation of each prompt.</summary>
+    /// <param name="model">The model, with whatever adapters are enabled.</param>
+    /// <param name="tokenizer">Its tokenizer.</param>
+    /// <param name="questions">The prompts.</param>
+    /// <param name="end">A token that ends an answer as the end of the sequence does, or null.</param>
+    /// <param name="cancel">Stops after the current answer.</param>
+    public static IReadOnlyList<Reply> Take(CausalLm model, Tokenizer tokenizer, IEnumerable<Question> questions, string? end = null, CancellationToken cancel = default)
+    {
+        using var generator = new Generator(model);
+        int[] stops = [.. model.Config.EosIds, .. end is not null && tokenizer.TokenId(end) is { } id ? [id] : Array.Empty<int>()];
+        var options = new GenerationOptions { MaxTokens = MaxTokens, StopIds = stops };
+        return [.. questions.Select(question => new Reply(question, tokenizer.Decode([.. generator.Complete(tokenizer.Encode(question.Prompt), options, cancel).Tokens])))];
+    }
+
+    /// <summary>The share of right answers.</summary>
+    public static double Accuracy(IReadOnlyCollection<Reply> replies) => (double)replies.Count(reply => reply.IsRight) / replies.Count;
+}

@@ -48,6 +48,8 @@ public class ActivationMemoryTests
     {
         using var backend = new HostBackend<float>();
         using var arena = new Arena(backend);
+        Step();
+        arena.Reset(); // from here on one slab holds a whole step
         var first = Step();
         long allocations = backend.Memory.Allocations, bytes = arena.Bytes;
         Assert.Equal(bytes, backend.Memory.ByOwner["activations"]);
@@ -58,6 +60,26 @@ public class ActivationMemoryTests
         Assert.Equal((allocations, bytes), (backend.Memory.Allocations, arena.Bytes));
 
         List<nint> Step() => [.. new[] { 10, 5_000_000, 20, 6_000_000, 30 }.Select(length => arena.Allocate(DType.F32, length).Address)];
+    }
+
+    [Fact]
+    public void Arena_ofStepsThatGrow_staysAsLargeAsOneStep()
+    {
+        using var backend = new HostBackend<float>();
+        using var arena = new Arena(backend);
+        long step = 0;
+        for (int rows = 2000; rows <= 2200; rows += 20)
+        {
+            arena.Reset();
+            step = 4L * rows * 5632 * 12;
+            for (int i = 0; i < 12; i++)
+            {
+                arena.Allocate(DType.F32, (long)rows * 5632);
+            }
+        }
+
+        arena.Reset();
+        Assert.InRange(arena.Bytes, step, step + (32 << 20));
     }
 
     [Theory]

@@ -125,6 +125,30 @@ public class GeneratorTests
     }
 
     [Fact]
+    public void Stream_whileAnotherBegan_isRefusedRatherThanMixed()
+    {
+        using var subject = new Subject();
+        using var first = subject.Generator.Stream(Prompt, Sampled).GetEnumerator();
+        Assert.True(first.MoveNext());
+        using var second = subject.Generator.Stream(Prompt, Sampled).GetEnumerator();
+        Assert.True(second.MoveNext());
+
+        Assert.Throws<InvalidOperationException>(() => first.MoveNext());
+        Assert.True(second.MoveNext());
+    }
+
+    [Fact]
+    public void Complete_afterARequestThatIsTooLong_worksAsBefore()
+    {
+        using var subject = new Subject();
+        var before = subject.Complete(Prompt, Sampled);
+
+        Assert.Throws<ArgumentException>(() => subject.Complete(Prompt, Sampled with { MaxTokens = int.MaxValue }));
+
+        Assert.Equal(before.Tokens, subject.Complete(Prompt, Sampled).Tokens);
+    }
+
+    [Fact]
     public void Stream_oncePromptIsRead_allocatesNothingMore()
     {
         using var subject = new Subject();

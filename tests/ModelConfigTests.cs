@@ -52,6 +52,16 @@ public class ModelConfigTests
         Assert.Contains(message, Assert.Throws<InvalidDataException>(() => Read(text)).Message, StringComparison.Ordinal);
 
     [Fact]
+    public void GenerationConfig_besideIt_addsItsEndTokens()
+    {
+        using var temp = new TempFolder();
+        File.WriteAllText(temp.File("config.json"), TinyModels.Config);
+        File.WriteAllText(temp.File("generation_config.json"), """{"eos_token_id": [7, 2, 9]}""");
+
+        Assert.Equal([2, 7, 9], ModelConfig.Load(temp.File("config.json")).EosIds);
+    }
+
+    [Fact]
     public void Load_headDimAbsent_isHiddenOverHeads_butWhereTheyDoNotDivideItIsMissed()
     {
         Assert.Equal(10, Read(With("llama", "num_attention_heads", "2", "head_dim", null)).HeadWidth);

@@ -107,10 +107,39 @@ public class TrainingTests
         var options = Options(packing: false) with { MaxSteps = 2, SaveEvery = 1, OutputFolder = Path.Combine(temp.Path, "run") };
         await Train(folder, options, null, Cancel);
         string checkpoint = Path.Combine(options.OutputFolder!, "checkpoint-1");
+        SftOptions[] others =
+        [
+            options with { Seed = 9 },
+            options with { WarmupSteps = 1 },
+            options with { MinimumLearningRateRatio = 0.1 },
+            options with { Optimizer = options.Optimizer with { WeightDecay = 0.5 } },
+            options with { Optimizer = options.Optimizer with { Epsilon = 1e-6 } },
+            options with { Optimizer = options.Optimizer with { MaxGradientNorm = 2 } },
+        ];
+        foreach (var other in others)
+        {
+            var problem = await Assert.ThrowsAsync<CheckpointException>(() => Train(folder, other, checkpoint, Cancel));
+            Assert.Contains("other settings or data", problem.Message);
+        }
 
-        var problem = await Assert.ThrowsAsync<CheckpointException>(() => Train(folder, options with { Seed = 9 }, checkpoint, Cancel));
+        await Assert.ThrowsAsync<CheckpointException>(() => Train(folder, options, checkpoint, Cancel, lora: Adapter with { Alpha = 7 }));
+        await Assert.ThrowsAsync<CheckpointException>(() => Train(folder, options, checkpoint, Cancel, lora: Adapter with { Dropout = 0.2 }));
+    }
 
-        Assert.Contains("other settings or data", problem.Message);
+    [Fact]
+    public async Task FreshRun_inAFolderWithLaterCheckpoints_keepsItsOwn()
+    {
+        using var temp = new TempFolder();
+        string folder = TinyModels.Write(temp);
+        var options = Options(packing: false) with { SaveEvery = 2, KeepCheckpoints = 2, OutputFolder = Path.Combine(temp.Path, "run") };
+        await Train(folder, options with { MaxSteps = 8 }, null, Cancel);
+        string[] earlier = [.. Directory.GetDirectories(options.OutputFolder!).Order()];
+        Assert.Equal(["checkpoint-6", "checkpoint-8"], earlier.Select(Path.GetFileName));
+
+        await Train(folder, options with { MaxSteps = 3, SaveEvery = 1 }, null, Cancel);
+
+        Assert.Equal(["checkpoint-2", "checkpoint-3"], Directory.GetDirectories(options.OutputFolder!).Order().Select(Path.GetFileName));
+        Assert.Equal("checkpoint-3", Path.GetFileName(new RunFolder(options.OutputFolder!).LatestCheckpoint()));
     }
 
     [Fact]
@@ -198,6 +227,21 @@ public class TrainingTests
     }
 
     [Fact]
+    public void Row_whoseLabelsAreWrong_isNamed()
+    {
+        using var temp = new TempFolder();
+        using var backend = new HostBackend<float>();
+        using var model = PretrainedModel.Load(TinyModels.Write(temp), backend);
+        using var adapter = new AdapterSet(model, new LoraConfig { Rank = 2 });
+        int[] ids = [1, 2, 3];
+        foreach (int[] labels in new int[][] { [1, 2], [-100, -100, -100], [3, -100, -100], [1, -1, 3], [1, 2, TinyModels.Vocabulary] })
+        {
+            var problem = Assert.Throws<ArgumentException>(() => new SftTrainer(model, TrainedWeights.Of(adapter, "base"), [new Example(ids, labels, "data.jsonl", 8)], new SftOptions()));
+            Assert.StartsWith("data.jsonl:8: ", problem.Message);
+        }
+    }
+
+    [Fact]
     public async Task Loss_thatIsNotFinite_stopsBeforeTheWeightsChange()
     {
         using var temp = new TempFolder();
@@ -227,11 +271,13 @@ public class TrainingTests
         Seed = 3,
     };
 
-    static async Task<List<StepMetrics>> Train(string folder, SftOptions options, string? resumeFrom, CancellationToken cancel, Action<StepMetrics>? onStep = null)
+    static LoraConfig Adapter => new() { Rank = 3, Alpha = 6, Dropout = 0.1 };
+
+    static async Task<List<StepMetrics>> Train(string folder, SftOptions options, string? resumeFrom, CancellationToken cancel, Action<StepMetrics>? onStep = null, LoraConfig? lora = null)
     {
         using var backend = new HostBackend<float>();
         using var model = PretrainedModel.Load(folder, backend, WeightStorage.Nf4);
-        using var adapter = new AdapterSet(model, new LoraConfig { Rank = 3, Alpha = 6, Dropout = 0.1 }, options.Seed);
+        using var adapter = new AdapterSet(model, lora ?? Adapter, options.Seed);
         using var trainer = new SftTrainer(model, TrainedWeights.Of(adapter, folder), TinyModels.Rows(11, seed: 4), options);
         var steps = new Steps(onStep);
         await trainer.RunAsync(steps, resumeFrom, cancel);

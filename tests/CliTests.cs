@@ -26,7 +26,8 @@ public class CliTests : IDisposable
     public async Task Help_names_every_command()
     {
         var run = (await Tool.RunAsync("--help")).Succeeds();
-        foreach (string command in new[] { "train", "generate", "chat", "score", "evaluate", "merge", "quantize", "preprocess", "inspect", "devices" })
+        string[] commands = ["demo", "train", "preprocess", "generate", "chat", "score", "evaluate", "merge", "quantize", "inspect", "devices", "pretrain"];
+        foreach (string command in commands)
         {
             Assert.Contains($"\n  {command} ", run.Out, StringComparison.Ordinal);
         }

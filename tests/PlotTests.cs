@@ -7,6 +7,9 @@ namespace IlgpuPeft.Tests;
 
 public class PlotTests
 {
+    static readonly double[] Extremes = [0, 1, double.MaxValue, double.MinValue, double.Epsilon, double.NaN, double.NegativeInfinity];
+    static readonly Gen<double> Value = Gen.OneOf(Gen.Double, Gen.OneOf([.. Extremes.Select(Gen.Const)]));
+
     [Fact]
     public void Plot_is_well_formed_and_refers_to_nothing_outside()
     {
@@ -28,7 +31,7 @@ public class PlotTests
     }
 
     [Fact]
-    public void Plot_of_any_values_stays_inside_its_frame() => Gen.Select(Gen.Double, Gen.Double).Array[1, 12].Sample(points =>
+    public void Plot_of_any_values_stays_inside_its_frame() => Gen.Select(Value, Value).Array[1, 12].Sample(points =>
     {
         var root = XDocument.Parse(Plot.Svg("t", "x", "y", [new("one", points)])).Root!;
         var ns = root.Name.Namespace;

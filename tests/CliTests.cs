@@ -79,8 +79,12 @@ public class CliTests : IDisposable
     [Fact]
     public async Task Output_folder_without_permission_is_an_error()
     {
-        Assert.SkipWhen(OperatingSystem.IsWindows(), "Windows has no such permission bits");
-        Assert.SkipWhen(Environment.UserName == "root", "root may write everywhere");
+        if (OperatingSystem.IsWindows() || Environment.UserName == "root")
+        {
+            Assert.Skip("needs a Unix user whom folder permissions bind");
+            return;
+        }
+
         string closed = Directory.CreateDirectory(temp.File("closed")).FullName;
         File.SetUnixFileMode(closed, UnixFileMode.UserRead | UnixFileMode.UserExecute);
         (await Tool.RunAsync("quantize", "--model", tiny.Model, "--out", closed)).Fails(2, "change the folder's permissions");

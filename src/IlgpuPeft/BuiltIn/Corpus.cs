@@ -13,22 +13,22 @@ public static class Corpus
     public const int DocumentLength = 250;
 
     /// <summary>Every character of the corpus and of the instruction set.</summary>
-    public const string Symbols = "\n !(),.+:=>?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    public const string Symbols = "\n !(),.+:=?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
     // A third of the statements about spelling concern made-up words, which can only be continued by rule.
     const int InventedShare = 3;
 
     static readonly Dictionary<Skill, string[]> Forms = new()
     {
-        [Skill.Plural] = ["the plural of {0} is {1}.", "one {0}, many {1}.", "{0} (plural: {1})", "plural of {0}\n> {1}", "{0}, plural\n> {1}"],
-        [Skill.Capitals] = ["{0} in capitals is {1}.", "{0} gets loud: {1}!", "{0} (capitals: {1})", "{0} in capitals\n> {1}", "capitals of {0}\n> {1}"],
-        [Skill.FirstLetter] = ["the first letter of {0} is {1}.", "{0} begins with {1}.", "{0} (first letter: {1})", "first letter of {0}\n> {1}", "{0}, letter that begins\n> {1}"],
-        [Skill.LastLetter] = ["the last letter of {0} is {1}.", "{0} ends with {1}.", "{0} (last letter: {1})", "last letter of {0}\n> {1}", "{0}, letter that ends\n> {1}"],
-        [Skill.Kind] = ["the kind of {0} is {1}.", "every {0} is some {1}.", "{0} (kind: {1})", "kind of {0}\n> {1}", "{0}, kind\n> {1}"],
-        [Skill.Past] = ["the past of {0} is {1}.", "today i {0}, yesterday i {1}.", "{0} (past: {1})", "past of {0}\n> {1}", "{0} in the past\n> {1}"],
-        [Skill.Opposite] = ["the opposite of {0} is {1}.", "not {0} but {1}.", "{0} (opposite: {1})", "opposite of {0}\n> {1}", "{0}, opposite\n> {1}"],
-        [Skill.Sum] = ["the sum of {0} and {2} is {1}.", "{0} plus {2} is {1}.", "{0}+{2}={1}", "sum of {0} and {2}\n> {1}", "{0} plus {2}\n> {1}"],
-        [Skill.NextNumber] = ["the number after {0} is {1}.", "{0}, then {1}.", "{0} (next: {1})", "number after {0}\n> {1}", "{0}, number after\n> {1}"],
+        [Skill.Plural] = ["the plural of {0} is {1}.", "one {0}, many {1}.", "{0} (plural: {1})"],
+        [Skill.Capitals] = ["{0} in capitals is {1}.", "{0} gets loud: {1}!", "{0} (capitals: {1})"],
+        [Skill.FirstLetter] = ["the first letter of {0} is {1}.", "{0} begins with {1}.", "{0} (first letter: {1})"],
+        [Skill.LastLetter] = ["the last letter of {0} is {1}.", "{0} ends with {1}.", "{0} (last letter: {1})"],
+        [Skill.Kind] = ["the kind of {0} is {1}.", "every {0} is some {1}.", "{0} (kind: {1})"],
+        [Skill.Past] = ["the past of {0} is {1}.", "today i {0}, yesterday i {1}.", "{0} (past: {1})"],
+        [Skill.Opposite] = ["the opposite of {0} is {1}.", "not {0} but {1}.", "{0} (opposite: {1})"],
+        [Skill.Sum] = ["the sum of {0} and {2} is {1}.", "{0} plus {2} is {1}.", "{0}+{2}={1}"],
+        [Skill.NextNumber] = ["the number after {0} is {1}.", "{0}, then {1}.", "{0} (next: {1})"],
     };
 
     static readonly Skill[] Skills = Enum.GetValues<Skill>();
@@ -76,12 +76,7 @@ public static class Corpus
         return new Question(fact.Skill, fact.Subject, statement[..^(fact.Answer.Length + 1)], fact.Answer);
     }
 
-    static string Statement(Fact fact, Draw draw)
-    {
-        string form = draw.From(Forms[fact.Skill]);
-        bool capital = char.IsLetter(form[0]) && draw.Below(2) == 0;
-        return Write(capital ? char.ToUpperInvariant(form[0]) + form[1..] : form, fact);
-    }
+    static string Statement(Fact fact, Draw draw) => Write(draw.From(Forms[fact.Skill]), fact);
 
     static Fact Pick(Draw draw, RandomKey word)
     {

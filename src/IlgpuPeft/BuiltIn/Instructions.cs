@@ -20,32 +20,37 @@ public static class Instructions
     const double HeldOutShare = 0.2;
     const int HeldOutPerSkill = 16;
 
-    static readonly Dictionary<Skill, string[]> Requests = new()
+    static readonly string[] Forms = ["Give the {0}.", "What is the {0}?"];
+
+    static readonly Dictionary<Skill, string> Wanted = new()
     {
-        [Skill.Plural] = ["Give the plural of {0}.", "What is the plural of {0}?", "Make {0} plural."],
-        [Skill.Capitals] = ["Write {0} in capitals.", "Put {0} in capitals.", "What is {0} in capitals?"],
-        [Skill.FirstLetter] = ["Give the first letter of {0}.", "What is the first letter of {0}?", "Which letter begins {0}?"],
-        [Skill.LastLetter] = ["Give the last letter of {0}.", "What is the last letter of {0}?", "Which letter ends {0}?"],
-        [Skill.Kind] = ["Name the kind of {0}.", "What kind is {0}?", "Which kind of thing is {0}?"],
-        [Skill.Past] = ["Give the past of {0}.", "What is the past of {0}?", "Put {0} in the past."],
-        [Skill.Opposite] = ["Give the opposite of {0}.", "What is the opposite of {0}?", "Name the opposite of {0}."],
-        [Skill.Sum] = ["Give the sum of {0} and {1}.", "What is {0} plus {1}?", "Add {0} and {1}."],
-        [Skill.NextNumber] = ["Give the number after {0}.", "Which number is after {0}?", "Name the number after {0}."],
+        [Skill.Plural] = "plural of {0}",
+        [Skill.Capitals] = "capitals of {0}",
+        [Skill.FirstLetter] = "first letter of {0}",
+        [Skill.LastLetter] = "last letter of {0}",
+        [Skill.Kind] = "kind of {0}",
+        [Skill.Past] = "past of {0}",
+        [Skill.Opposite] = "opposite of {0}",
+        [Skill.Sum] = "sum of {0} and {1}",
+        [Skill.NextNumber] = "number after {0}",
     };
 
     static readonly HashSet<string> HeldOutSubjects = ChooseHeldOut();
 
     /// <summary>Rows to train on: every way to ask for every fact that is not held out.</summary>
     public static IReadOnlyList<Question> Train { get; } =
-        [.. Lexicon.Facts.Where(fact => !HeldOutSubjects.Contains(fact.Subject)).SelectMany(fact => Requests[fact.Skill].Select(request => Ask(fact, request)))];
+        [.. Lexicon.Facts.Where(fact => !HeldOutSubjects.Contains(fact.Subject)).SelectMany(fact => Forms.Select(form => Ask(fact, form)))];
 
     /// <summary>Rows to judge by: up to 16 facts of each skill, asked for in one of the ways.</summary>
     public static IReadOnlyList<Question> HeldOut { get; } =
         [.. Lexicon.Facts.Where(fact => HeldOutSubjects.Contains(fact.Subject)).GroupBy(fact => fact.Skill)
-            .SelectMany(facts => facts.Take(HeldOutPerSkill).Select((fact, i) => Ask(fact, Requests[fact.Skill][i % Requests[fact.Skill].Length])))];
+            .SelectMany(facts => facts.Take(HeldOutPerSkill).Select((fact, i) => Ask(fact, Forms[i % Forms.Length])))];
 
-    static Question Ask(Fact fact, string request) =>
-        new(fact.Skill, fact.Subject, $"User: {string.Format(CultureInfo.InvariantCulture, request, fact.Subject.Split(' '))}\nAssistant: ", fact.Answer);
+    static Question Ask(Fact fact, string form)
+    {
+        string wanted = string.Format(CultureInfo.InvariantCulture, Wanted[fact.Skill], fact.Subject.Split(' '));
+        return new Question(fact.Skill, fact.Subject, $"User: {string.Format(CultureInfo.InvariantCulture, form, wanted)}\nAssistant: ", fact.Answer);
+    }
 
     static HashSet<string> ChooseHeldOut()
     {

@@ -12,7 +12,7 @@ namespace IlgpuPeft.BuiltIn;
 public static class Pretraining
 {
     /// <summary>Optimizer steps of the model that comes with the library.</summary>
-    public const int DefaultSteps = 1600;
+    public const int DefaultSteps = 2400;
 
     // Characters of the corpus per optimizer step: 8 bins.
     const int BinLength = 256, BinsPerStep = 8;
@@ -83,8 +83,8 @@ public static class Pretraining
         architectures = new[] { "LlamaForCausalLM" },
         model_type = "llama",
         vocab_size = tokenizer.VocabularySize,
-        hidden_size = 160,
-        intermediate_size = 512,
+        hidden_size = 128,
+        intermediate_size = 384,
         num_hidden_layers = 4,
         num_attention_heads = 4,
         num_key_value_heads = 2,

@@ -35,7 +35,7 @@ public static class Demonstration
             SequenceLen = 128,
             MicroBatchSize = 24,
             MaxSteps = 350,
-            LearningRate = 1e-2,
+            LearningRate = 8e-3,
             WarmupSteps = 10,
             LoggingSteps = 50,
             OutputDir = root,

@@ -144,24 +144,16 @@ public static class PretrainedModel
         {
             var info = Find(name, rows, columns);
             var values = Own(backend.Allocate(info.Type!.Value, info.Count, Owner));
-            const int piece = 1 << 28;
-            for (long done = 0; done < info.Bytes; done += piece)
-            {
-                long length = Math.Min(piece, info.Bytes - done);
-                int size = info.Type.Value.Size();
-                backend.Upload(files.Bytes(name, done, length), values.Range(done / size, length / size));
-            }
-
+            files.Upload(name, backend, values);
             files.Release(name);
             return new Weight(rows, columns, values);
         }
 
         Parameter Vector(string name, int length)
         {
-            var values = new float[Find(name, length).Count];
-            files.Read(name, values);
+            _ = Find(name, length);
             var slice = Own(backend.Allocate(backend.Parameter, length, Owner));
-            backend.Write(values, slice);
+            files.Upload(name, backend, slice);
             return new Parameter(name, 1, length, slice);
         }
 

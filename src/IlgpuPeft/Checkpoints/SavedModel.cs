@@ -50,13 +50,21 @@ public static class SavedModel
         WriteConfig(folder, model.Config.Json, type, quantization: null);
         CopyCompanions(sourceFolder, folder);
 
-        void Matrix(string name, Weight weight) => tensors.Add(TensorSource.OfFloats(new TensorInfo(name, type, weight.Rows, weight.Columns), () => model.Backend.ReadDense(weight)));
+        void Matrix(string name, Weight weight)
+        {
+            if (weight.Scales is not null)
+            {
+                throw new ArgumentException($"SavedModel.Write: {name} is NF4, expected a dense matrix. Save the adapter instead, and merge it.", nameof(model));
+            }
+
+            tensors.Add(TensorSource.OfDevice(model.Backend, new TensorInfo(name, type, weight.Rows, weight.Columns), weight.Values));
+        }
 
         void Vector(Parameter? parameter)
         {
             if (parameter is not null)
             {
-                tensors.Add(TensorSource.OfFloats(new TensorInfo(parameter.Name, type, parameter.Count), () => model.Backend.ReadFloats(parameter.Value)));
+                tensors.Add(TensorSource.OfDevice(model.Backend, new TensorInfo(parameter.Name, type, parameter.Count), parameter.Value));
             }
         }
     }
@@ -89,7 +97,7 @@ public static class SavedModel
             {
                 tensors.Add(type is null || !FloatCodec.IsFloat(info.Type)
                     ? TensorSource.Copy(files, info)
-                    : TensorSource.OfFloats(new TensorInfo(info.Name, type.Value, [.. info.Shape]), () => Dense(files, info, module, WeightStorage.AsStored)));
+                    : TensorSource.Convert(files, info, type.Value));
                 continue;
             }
 

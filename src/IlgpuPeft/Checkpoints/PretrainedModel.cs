@@ -1,4 +1,3 @@
-using System.Buffers;
 using IlgpuPeft.Kernels;
 using IlgpuPeft.Models;
 using IlgpuPeft.Tensors;
@@ -113,13 +112,7 @@ public static class PretrainedModel
             else
             {
                 var info = Find(name, outputs, inputs);
-                // One rented buffer serves all layers, so that loading leaves no garbage of the model's size behind.
-                float[] rented = ArrayPool<float>.Shared.Rent((int)info.Count);
-                var values = rented.AsSpan(0, (int)info.Count);
-                files.Read(name, values);
-                weight = Upload(Nf4Tensor.Quantize(values, outputs, inputs, storage == WeightStorage.Nf4Double, info.Type!.Value), name, outputs, inputs);
-                ArrayPool<float>.Shared.Return(rented);
-                files.Release(name);
+                weight = Upload(Nf4Tensor.Quantize(files, info, storage == WeightStorage.Nf4Double), name, outputs, inputs);
             }
 
             return new Linear(module, weight, hasBias ? Vector(module + ".bias", outputs) : null);

@@ -22,6 +22,12 @@ public abstract class Backend : IDisposable
     /// <summary>Bytes, by owner, of what is allocated now and at most.</summary>
     public MemoryAccount Memory { get; } = new();
 
+    /// <summary>
+    /// Bytes of working memory that kernels hold beside <see cref="Memory"/>: on the host, packed panels and partial results of every thread of this process, which grow
+    /// to the largest call so far and are kept; so this is also their peak.
+    /// </summary>
+    public virtual long ScratchBytes => 0;
+
     /// <summary>Reserves <paramref name="length"/> zeroed elements, aligned to 256 bytes, until <see cref="Free"/>.</summary>
     /// <param name="type">Element type.</param>
     /// <param name="length">Number of elements; zero is allowed.</param>
@@ -41,14 +47,21 @@ public abstract class Backend : IDisposable
                 "Lower micro_batch_size or sequence_len, or turn on gradient_checkpointing or load_in_4bit.", cause);
         }
 
-        Memory.Add(owner, address, bytes);
-        return new Slice(address, length, type);
+        var slice = new Slice(address, length, type);
+        Memory.Add(owner, slice, bytes);
+        return slice;
     }
 
-    /// <summary>Gives back what <see cref="Allocate"/> returned. A slice that was never allocated, or was freed before, is an error.</summary>
+    /// <summary>Gives back what <see cref="Allocate"/> returned; <c>default</c> is nothing, and nothing happens.</summary>
+    /// <exception cref="InvalidOperationException">The slice was never allocated, was freed before, or is a range of an allocation.</exception>
     public void Free(Slice slice)
     {
-        Memory.Remove(slice.Address);
+        if (slice.IsEmpty)
+        {
+            return;
+        }
+
+        Memory.Remove(slice);
         FreeBytes(slice.Address);
     }
 
@@ -58,10 +71,10 @@ public abstract class Backend : IDisposable
     /// <summary>Gives back what <see cref="AllocateBytes"/> returned.</summary>
     protected abstract void FreeBytes(nint address);
 
-    /// <summary>Copies host bytes to the device; both hold the same element type.</summary>
+    /// <summary>Copies host bytes to the device; both hold the same element type. A span holds less than 2 GiB: more goes in ranges of the slice.</summary>
     public abstract void Upload(ReadOnlySpan<byte> source, Slice destination);
 
-    /// <summary>Waits for queued work, then copies device bytes to the host.</summary>
+    /// <summary>Waits for queued work, then copies device bytes to the host; more than a span holds comes in ranges, as in <see cref="Upload"/>.</summary>
     public abstract void Download(Slice source, Span<byte> destination);
 
     /// <summary>Copies elements, converting between floating types (rounding to nearest even).</summary>
@@ -178,7 +191,7 @@ public abstract class Backend : IDisposable
 
     /// <summary>
     /// Draws one token per row of logits [B, V]: ids I32 [B], and its log-probability under the temperature-scaled, untruncated distribution (or left out).
-    /// Row i draws <c>keys</c>.Uniform(i). Temperature 0 takes the largest logit, the first of equals.
+    /// Row i draws <paramref name="key"/>.Uniform(i). Temperature 0 takes the largest logit, the first of equals.
     /// </summary>
     public abstract void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs);
 

@@ -22,6 +22,9 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
     public override DType Parameter => Activation;
 
     /// <inheritdoc />
+    public override long ScratchBytes => Scratch.Held;
+
+    /// <inheritdoc />
     protected override nint AllocateBytes(long bytes)
     {
         // calloc leaves large blocks untouched until they are written, so what a step never reaches is never resident.
@@ -39,14 +42,14 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
     public override void Upload(ReadOnlySpan<byte> source, Slice destination)
     {
         Expect.That(source.Length == destination.Bytes, nameof(Upload), $"source has {source.Length} bytes, expected {destination.Bytes}.");
-        source.CopyTo(new Span<byte>((void*)destination.Address, checked((int)destination.Bytes)));
+        source.CopyTo(new Span<byte>((void*)destination.Address, source.Length));
     }
 
     /// <inheritdoc />
     public override void Download(Slice source, Span<byte> destination)
     {
         Expect.That(destination.Length == source.Bytes, nameof(Download), $"destination has {destination.Length} bytes, expected {source.Bytes}.");
-        new ReadOnlySpan<byte>((void*)source.Address, checked((int)source.Bytes)).CopyTo(destination);
+        new ReadOnlySpan<byte>((void*)source.Address, destination.Length).CopyTo(destination);
     }
 
     /// <inheritdoc />

@@ -1,9 +1,13 @@
 namespace IlgpuPeft.Kernels;
 
-/// <summary>Who holds how much device memory, now and at most. Allocation happens on one thread: the one that owns the backend.</summary>
+/// <summary>
+/// Who holds how much device memory, now and at most: exactly what <see cref="Backend.Allocate"/> handed out. Left out are what kernels keep for themselves
+/// (<see cref="Backend.ScratchBytes"/>), the files that are mapped while a model loads, and the managed heap; alignment (at most 264 bytes an allocation) is not counted either.
+/// Allocation happens on one thread: the one that owns the backend.
+/// </summary>
 public sealed class MemoryAccount
 {
-    readonly Dictionary<nint, (string Owner, long Bytes)> allocations = [];
+    readonly Dictionary<nint, (string Owner, Slice Slice, long Bytes)> allocations = [];
     readonly SortedDictionary<string, long> byOwner = [];
 
     /// <summary>Bytes held now.</summary>
@@ -31,22 +35,24 @@ public sealed class MemoryAccount
     public override string ToString() =>
         $"{Format(Live)} ({string.Join(", ", byOwner.Where(x => x.Value > 0).OrderByDescending(x => x.Value).Select(x => $"{x.Key} {Format(x.Value)}"))})";
 
-    internal void Add(string owner, nint address, long bytes)
+    internal void Add(string owner, Slice slice, long bytes)
     {
-        allocations.Add(address, (owner, bytes));
+        allocations.Add(slice.Address, (owner, slice, bytes));
         byOwner[owner] = byOwner.GetValueOrDefault(owner) + bytes;
         Live += bytes;
         Peak = Math.Max(Peak, Live);
         Allocations++;
     }
 
-    internal void Remove(nint address)
+    internal void Remove(Slice slice)
     {
-        if (!allocations.Remove(address, out var held))
+        // An address comes back after it was freed: only the same length and type tell a second free of the old allocation from a first one of the new.
+        if (!allocations.TryGetValue(slice.Address, out var held) || held.Slice != slice)
         {
-            throw new InvalidOperationException($"Backend.Free: address 0x{address:x} is not held. Free each allocation once, and not a range of it.");
+            throw new InvalidOperationException($"Backend.Free: {slice.Length} elements of {slice.Type} at 0x{slice.Address:x} are not held. Free each allocation once, and not a range of it.");
         }
 
+        allocations.Remove(slice.Address);
         byOwner[held.Owner] -= held.Bytes;
         Live -= held.Bytes;
     }

@@ -75,6 +75,30 @@ public class BitsAndBytesTests
     }
 
     [Fact]
+    public void Write_of_matrices_quantised_in_turn_gives_the_same_file_and_holds_one_at_a_time()
+    {
+        using var folder = new TempFolder();
+        string[] linears = ["a", "b", "c"];
+        SafetensorsWriter.Write(folder.File("whole"), [.. linears.SelectMany((linear, i) => BitsAndBytes.Write(linear, Sample(33 + i, 21, true, DType.F32)))]);
+        List<WeakReference> made = [];
+        List<int> alive = [];
+        SafetensorsWriter.Write(folder.File("lazy"), [.. linears.SelectMany((linear, i) => BitsAndBytes.Write(linear, () => Make(i)))]);
+
+        Assert.Equal(File.ReadAllBytes(folder.File("whole")), File.ReadAllBytes(folder.File("lazy")));
+        Assert.Equal(6, made.Count);
+        Assert.All(alive, count => Assert.InRange(count, 0, 1)); // the last one may still be on the writer's stack
+
+        Nf4Tensor Make(int i)
+        {
+            GC.Collect();
+            alive.Add(made.Count(tensor => tensor.IsAlive));
+            var tensor = Sample(33 + i, 21, true, DType.F32);
+            made.Add(new WeakReference(tensor));
+            return tensor;
+        }
+    }
+
+    [Fact]
     public void Read_other_block_sizes_from_the_file()
     {
         using var folder = new TempFolder();

@@ -235,6 +235,7 @@ public sealed class ConfigTests : IDisposable
 
     [Theory]
     [InlineData("warmup_steps: 5\nwarmup_ratio: 0.1", "contradicts warmup_ratio")]
+    [InlineData("output_dir: ./model/", "is also output_dir")]
     [InlineData("save_steps: 5\nsaves_per_epoch: 1", "contradicts saves_per_epoch")]
     [InlineData("adapter: lora\nlora_target_linear: true\nload_in_4bit: true", "Set adapter: qlora")]
     [InlineData("adapter: qlora\nlora_target_linear: true\nload_in_4bit: false", "false contradicts adapter: qlora")]
@@ -274,6 +275,11 @@ public sealed class ConfigTests : IDisposable
     [Fact]
     public void Lora_keys_without_an_adapter_give_a_note() =>
         Assert.Equal("lora_r is ignored: adapter is blank, so every weight is trained.", Assert.Single(Read(Minimal + "lora_r: 8").Notes));
+
+    [Fact]
+    public void Key_that_a_loaded_adapter_has_itself_gives_a_note() =>
+        Assert.Equal("lora_dropout is ignored: the adapter in lora_model_dir has its own rank, scale, dropout and layers.",
+            Assert.Single(Read(Minimal + "adapter: lora\nlora_model_dir: there\nlora_dropout: 0.1").Notes));
 
     [Fact]
     public void Relative_paths_start_at_the_files_folder_and_only_inputs_may_be_hub_names()

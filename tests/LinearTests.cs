@@ -53,6 +53,76 @@ public sealed class LinearTests
     }
 
     [Fact]
+    public void Products_refuse_slices_of_another_element_type()
+    {
+        // F64 slices in place of F32 ones of the same length: read as floats they would give noise, written as floats they would be half filled.
+        using var backend = new HostBackend<float>();
+        Slice Zeros(long length, DType type = DType.F32) => backend.Allocate(type, length, "test");
+        const int n = 2, k = 32, o = 3, r = 1;
+        Slice[] forward = [Zeros(n * k), Zeros(o), Zeros(r * k), Zeros(o * r), Zeros(n * k), Zeros(n * r), Zeros(n * o)];
+        Slice[] backward = [Zeros(n * o), Zeros(n * k), Zeros(n * k), Zeros(r * k), Zeros(o * r), Zeros(n * r), Zeros(n * k), Zeros(n * k), Zeros(r * k), Zeros(o * r), Zeros(o * k), Zeros(o)];
+        var weight = new Weight(o, k, Zeros(o * k));
+        Forward(forward);
+        Backward(backward);
+        foreach (var (slices, call) in new (Slice[], Action<Slice[]>)[] { (forward, Forward), (backward, Backward) })
+        {
+            for (int i = 0; i < slices.Length; i++)
+            {
+                Slice[] wrong = [.. slices];
+                wrong[i] = Zeros(slices[i].Length, DType.F64);
+                Assert.Contains("is F64, expected F32", Assert.Throws<ArgumentException>(() => call(wrong)).Message, StringComparison.Ordinal);
+            }
+        }
+
+        void Forward(Slice[] x) => backend.LinearForward(x[0], weight, x[1], new LoraFactors(x[2], x[3], r, 1), x[4], x[5], x[6], false);
+
+        void Backward(Slice[] x) =>
+            backend.LinearBackward(x[0], x[1], x[2], weight, new LoraFactors(x[3], x[4], r, 1), x[5], x[6], x[7], false, x[8], x[9], x[10], x[11]);
+    }
+
+    [Fact]
+    public void Products_refuse_a_weight_whose_parts_do_not_fit_its_extents()
+    {
+        using var backend = new HostBackend<float>();
+        Slice Zeros(DType type, long length) => backend.Allocate(type, length, "test");
+        const int rows = 300, columns = 64, count = rows * columns; // 300 blocks, so two nested scales
+        Slice packed = Zeros(DType.U8, count / 2), plain = Zeros(DType.F32, rows), codes = Zeros(DType.U8, rows), nested = Zeros(DType.F32, 2), map = Zeros(DType.F32, 256);
+        Weight dense = new(rows, columns, Zeros(DType.BF16, count)), single = new(rows, columns, packed, new Nf4Scales(plain)), both = new(rows, columns, packed, new Nf4Scales(codes, nested, map));
+        Call(dense);
+        Call(single);
+        Call(both);
+        (Weight, string)[] wrong =
+        [
+            (dense with { Values = dense.Values.Range(0, count - 1) }, ".Values is BF16 [19199], expected BF16 [19200]"),
+            (dense with { Values = packed }, ".Values is U8 [9600], expected F32 [19200]"),
+            (dense with { Rows = 0 }, "is [0, 64], expected positive extents"),
+            (single with { Values = packed.Range(0, count / 2 - 1) }, ".Values is U8 [9599], expected U8 [9600]"),
+            (single with { Scales = new Nf4Scales(plain.Range(0, rows - 1)) }, ".AbsMax is F32 [299], expected F32 [300]"),
+            (single with { Scales = new Nf4Scales(codes) }, ".AbsMax is U8 [300], expected F32 [300]"),
+            (single with { Scales = new Nf4Scales(plain, BlockSize: 48) }, "blocks of 48, expected a power of two"),
+            (both with { Scales = new Nf4Scales(codes, nested.Range(0, 1), map) }, ".NestedAbsMax is F32 [1], expected F32 [2]"),
+            (both with { Scales = new Nf4Scales(codes, nested, map.Range(0, 16)) }, ".NestedMap is F32 [16], expected F32 [256]"),
+        ];
+        foreach (var (weight, message) in wrong)
+        {
+            Assert.Contains(message, Assert.Throws<ArgumentException>(() => Call(weight)).Message, StringComparison.Ordinal);
+            Assert.Contains(message, Assert.Throws<ArgumentException>(() => Embed(weight)).Message, StringComparison.Ordinal);
+            Assert.Contains(message, Assert.Throws<ArgumentException>(() => Target(weight)).Message, StringComparison.Ordinal);
+            Assert.Contains(message, Assert.Throws<ArgumentException>(() => Back(weight)).Message, StringComparison.Ordinal);
+        }
+
+        void Call(Weight weight) => backend.LinearForward(Zeros(DType.F32, columns), weight, default, null, default, default, Zeros(DType.F32, rows), false);
+
+        void Back(Weight weight) =>
+            backend.LinearBackward(Zeros(DType.F32, rows), default, default, weight, null, default, Zeros(DType.F32, columns), default, false, default, default, default, default);
+
+        void Embed(Weight weight) => backend.EmbeddingForward(Zeros(DType.I32, 1), weight, Zeros(DType.F32, columns));
+
+        void Target(Weight weight) =>
+            backend.TokenLogProbs(Zeros(DType.F32, columns), weight, Zeros(DType.I32, 1), 1, Zeros(DType.F32, 1), default, default, default, default);
+    }
+
+    [Fact]
     public void Backward_matches_finite_differences()
     {
         using var layer = new Layer(WeightFormat.F64);

@@ -164,6 +164,18 @@ public class TrainingTests
     }
 
     [Fact]
+    public void ResumeState_ofMoreThanAMegabyte_isRefusedUnread()
+    {
+        using var temp = new TempFolder();
+        using (var file = File.Create(temp.File(ResumeState.FileName)))
+        {
+            file.SetLength((1L << 20) + 1);
+        }
+
+        Assert.Contains("has 1048577 bytes, expected at most 1048576", Assert.Throws<CheckpointException>(() => ResumeState.Load(temp.Path)).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task Checkpoints_beyondTheLimit_areRemoved()
     {
         using var temp = new TempFolder();

@@ -29,16 +29,22 @@ sealed unsafe class Scratch
     [ThreadStatic]
     static Scratch? mine;
 
+    static long held;
+
     readonly nint[] memory = new nint[Enum.GetValues<ScratchSlot>().Length];
     readonly nuint[] sizes = new nuint[Enum.GetValues<ScratchSlot>().Length];
 
     ~Scratch()
     {
-        foreach (nint block in memory)
+        for (int slot = 0; slot < memory.Length; slot++)
         {
-            NativeMemory.AlignedFree((void*)block);
+            NativeMemory.AlignedFree((void*)memory[slot]);
+            Interlocked.Add(ref held, -(long)sizes[slot]);
         }
     }
+
+    /// <summary>Bytes that all threads hold now.</summary>
+    public static long Held => Interlocked.Read(ref held);
 
     /// <summary>At least <paramref name="count"/> elements with any content, valid until this thread asks for the same slot again.</summary>
     public static T* Get<T>(ScratchSlot slot, long count) where T : unmanaged
@@ -50,9 +56,11 @@ sealed unsafe class Scratch
         if (size < bytes)
         {
             NativeMemory.AlignedFree((void*)block);
+            Interlocked.Add(ref held, -(long)size);
             (block, size) = (0, 0); // so that a failed allocation leaves nothing to free twice
             block = (nint)NativeMemory.AlignedAlloc(bytes, 64);
             size = bytes;
+            Interlocked.Add(ref held, (long)size);
         }
 
         return (T*)block;

@@ -70,6 +70,7 @@ static unsafe class CrossEntropy
         where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         Expect.Type(Operation, nameof(targets), targets, DType.I32);
+        Expect.Weight(Operation, nameof(head), head);
         Expect.Element<T>(Operation, nameof(hidden), hidden);
         Expect.Length(Operation, nameof(hidden), hidden, targets.Length * head.Columns);
         if (!(temperature > 0 && double.IsFinite(temperature)))
@@ -79,20 +80,11 @@ static unsafe class CrossEntropy
 
         Expect.Element<T>(Operation, nameof(logprobs), logprobs);
         Expect.Length(Operation, nameof(logprobs), logprobs, targets.Length);
-        Optional<T>(nameof(entropy), entropy, targets.Length);
-        Optional<T>(nameof(coefficients), coefficients, targets.Length);
-        Optional<T>(nameof(dHidden), dHidden, hidden.Length);
-        Optional<T>(nameof(dHead), dHead, (long)head.Rows * head.Columns);
+        Expect.Optional<T>(Operation, nameof(entropy), entropy, targets.Length);
+        Expect.Optional<T>(Operation, nameof(coefficients), coefficients, targets.Length);
+        Expect.Optional<T>(Operation, nameof(dHidden), dHidden, hidden.Length);
+        Expect.Optional<T>(Operation, nameof(dHead), dHead, (long)head.Rows * head.Columns);
         Expect.That(!coefficients.IsEmpty || (dHidden.IsEmpty && dHead.IsEmpty), Operation, "a gradient is asked for without coefficients, expected ∂L/∂logprob of every row.");
-    }
-
-    static void Optional<T>(string name, Slice slice, long length)
-    {
-        if (!slice.IsEmpty)
-        {
-            Expect.Element<T>(Operation, name, slice);
-            Expect.Length(Operation, name, slice, length);
-        }
     }
 
     static void Clear(Slice slice)

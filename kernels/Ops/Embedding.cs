@@ -18,8 +18,7 @@ static unsafe class Embedding
         const string Operation = "EmbeddingForward";
         Expect.Element<T>(Operation, nameof(y), y);
         Expect.Length(Operation, nameof(y), y, ids.Length * table.Columns);
-        long elements = (long)table.Rows * table.Columns;
-        Expect.Length(Operation, nameof(table), table.Values, table.Scales is null ? elements : (elements + 1) / 2);
+        Expect.Weight(Operation, nameof(table), table);
         CheckIds(Operation, ids, table.Rows);
         Partition parts = Partition.Rows(ids.Length, table.Columns);
         Workers.Run(parts.Count, new ForwardJob<T>(ids.Pointer<int>(), table, y.Pointer<T>(), parts));

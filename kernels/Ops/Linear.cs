@@ -19,18 +19,20 @@ static unsafe class Linear
     /// <summary>
     /// y (+)= x·Wᵀ + bias + scale·(loraInput·Aᵀ)·Bᵀ; xa receives loraInput·Aᵀ. An empty loraInput means x, an empty bias none.
     /// </summary>
-    /// <exception cref="ArgumentException">A slice does not have the size that the weight and x give it.</exception>
+    /// <exception cref="ArgumentException">A slice does not have the size that the weight and x give it, or is not of type T.</exception>
     public static void Forward<T>(Slice x, Weight weight, Slice bias, LoraFactors? lora, Slice loraInput, Slice xa, Slice y, bool accumulate)
         where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         const string op = "Linear.Forward";
-        int o = weight.Rows, k = weight.Columns, n = Rows(op, nameof(x), x, k);
+        Expect.Weight(op, nameof(weight), weight);
+        int o = weight.Rows, k = weight.Columns, n = Rows<T>(op, nameof(x), x, k);
         loraInput = loraInput.IsEmpty ? x : loraInput;
+        Expect.Element<T>(op, nameof(y), y);
         Expect.Length(op, nameof(y), y, (long)n * o);
-        CheckLora(op, lora, loraInput, xa, n, k, o);
+        Expect.Optional<T>(op, nameof(bias), bias, o);
+        CheckLora<T>(op, lora, loraInput, xa, n, k, o);
         if (!bias.IsEmpty)
         {
-            Expect.Length(op, nameof(bias), bias, o);
             StartFromBias(bias.Pointer<T>(), y.Pointer<T>(), n, o, accumulate);
             accumulate = true;
         }
@@ -50,37 +52,42 @@ static unsafe class Linear
     /// Gradients of <see cref="Forward{T}"/>. An empty gradient slice is not wanted. dx and dLoraInput are written, or added to if
     /// <paramref name="accumulate"/>; without dLoraInput, the adapter's part goes to dx. dA, dB, dWeight and dBias are added to.
     /// </summary>
-    /// <exception cref="ArgumentException">A slice does not have the size that the weight and dy give it.</exception>
+    /// <exception cref="ArgumentException">A slice does not have the size that the weight and dy give it, or is not of type T.</exception>
     public static void Backward<T>(Slice dy, Slice x, Slice loraInput, Weight weight, LoraFactors? lora, Slice xa, Slice dx, Slice dLoraInput, bool accumulate,
         Slice dA, Slice dB, Slice dWeight, Slice dBias) where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         const string op = "Linear.Backward";
-        int o = weight.Rows, k = weight.Columns, n = Rows(op, nameof(dy), dy, o);
+        Expect.Weight(op, nameof(weight), weight);
+        int o = weight.Rows, k = weight.Columns, n = Rows<T>(op, nameof(dy), dy, o);
+        Expect.Optional<T>(op, nameof(dx), dx, (long)n * k);
+        Expect.Optional<T>(op, nameof(dWeight), dWeight, (long)o * k);
+        Expect.Optional<T>(op, nameof(dBias), dBias, o);
         T* gradient = dy.Pointer<T>();
         loraInput = loraInput.IsEmpty ? x : loraInput;
         T beta = accumulate ? T.One : T.Zero;
         if (!dx.IsEmpty)
         {
-            Expect.Length(op, nameof(dx), dx, (long)n * k);
             Gemm.Multiply(n, T.One, gradient, o, weight, transpose: false, beta, dx.Pointer<T>(), k);
         }
 
         if (!dWeight.IsEmpty)
         {
-            Expect.Length(op, nameof(dWeight), dWeight, (long)o * k);
+            Expect.Element<T>(op, nameof(x), x);
             Expect.Length(op, nameof(x), x, (long)n * k);
             Gemm.Multiply(o, k, n, T.One, gradient, o, true, x.Pointer<T>(), k, false, T.One, dWeight.Pointer<T>(), k);
         }
 
         if (!dBias.IsEmpty)
         {
-            Expect.Length(op, nameof(dBias), dBias, o);
             Workers.Run((o + BiasColumns - 1) / BiasColumns, new BiasJob<T> { Gradient = gradient, Sum = dBias.Pointer<T>(), N = n, O = o });
         }
 
         if (lora is { } factors)
         {
-            CheckLora(op, lora, loraInput, xa, n, k, o);
+            CheckLora<T>(op, lora, loraInput, xa, n, k, o);
+            Expect.Optional<T>(op, nameof(dLoraInput), dLoraInput, (long)n * k);
+            Expect.Optional<T>(op, nameof(dA), dA, (long)factors.Rank * k);
+            Expect.Optional<T>(op, nameof(dB), dB, (long)o * factors.Rank);
             bool separate = !dLoraInput.IsEmpty;
             LoraBackward<T>(factors, n, k, o, gradient, loraInput.Pointer<T>(), xa.Pointer<T>(),
                 separate ? dLoraInput : dx, separate ? beta : T.One, dA, dB);
@@ -94,7 +101,6 @@ static unsafe class Linear
         T scale = T.CreateTruncating(lora.Scale);
         if (!dB.IsEmpty)
         {
-            Expect.Length("Linear.Backward", nameof(dB), dB, (long)o * r);
             Gemm.Multiply(o, r, n, scale, dy, o, true, xa, r, false, T.One, dB.Pointer<T>(), r);
         }
 
@@ -107,29 +113,32 @@ static unsafe class Linear
         Gemm.Multiply(n, r, o, scale, dy, o, false, lora.B.Pointer<T>(), r, false, T.Zero, dXa, r);
         if (!dA.IsEmpty)
         {
-            Expect.Length("Linear.Backward", nameof(dA), dA, (long)r * k);
             Gemm.Multiply(r, k, n, T.One, dXa, r, true, input, k, false, T.One, dA.Pointer<T>(), k);
         }
 
         if (!dInput.IsEmpty)
         {
-            Expect.Length("Linear.Backward", "the gradient of loraInput", dInput, (long)n * k);
             Gemm.Multiply(n, k, r, T.One, dXa, r, false, lora.A.Pointer<T>(), k, false, beta, dInput.Pointer<T>(), k);
         }
     }
 
-    static int Rows(string op, string name, Slice matrix, int columns)
+    static int Rows<T>(string op, string name, Slice matrix, int columns)
     {
+        Expect.Element<T>(op, name, matrix);
         Expect.That(matrix.Length % columns == 0, op, $"{name} has {matrix.Length} elements, expected a multiple of {columns} to match the weight.");
         return checked((int)(matrix.Length / columns));
     }
 
-    static void CheckLora(string op, LoraFactors? lora, Slice loraInput, Slice xa, int n, int k, int o)
+    static void CheckLora<T>(string op, LoraFactors? lora, Slice loraInput, Slice xa, int n, int k, int o)
     {
         if (lora is { } factors)
         {
+            Expect.Element<T>(op, nameof(loraInput), loraInput);
             Expect.Length(op, nameof(loraInput), loraInput, (long)n * k);
+            Expect.Element<T>(op, nameof(xa), xa);
             Expect.Length(op, nameof(xa), xa, (long)n * factors.Rank);
+            Expect.Element<T>(op, "lora.A", factors.A);
+            Expect.Element<T>(op, "lora.B", factors.B);
             Expect.Length(op, "lora.A", factors.A, (long)factors.Rank * k);
             Expect.Length(op, "lora.B", factors.B, (long)o * factors.Rank);
         }

@@ -19,21 +19,11 @@ static class MergeCommand
             var screen = new Screen(parse.InvocationConfiguration);
             string from = parse.GetRequiredValue(model), to = parse.GetRequiredValue(output);
             Arguments.RequireDevice(parse, device);
-            RequireOther(from, to);
             AtomicFile.RequireWritable(to);
             DType? stored = parse.GetValue(type) is { } name ? Enum.Parse<DType>(name, ignoreCase: true) : null;
             SavedModel.Merge(from, parse.GetRequiredValue(adapter), to, stored, Arguments.StorageOf(parse, storage));
             screen.Say($"{to}: merged, {MemoryAccount.Format(new FileInfo(Path.Combine(to, "model.safetensors")).Length)}");
         });
         return command;
-    }
-
-    /// <summary>Refuses to write over the folder that is read.</summary>
-    public static void RequireOther(string from, string to)
-    {
-        if (Path.GetFullPath(from).TrimEnd(Path.DirectorySeparatorChar) == Path.GetFullPath(to).TrimEnd(Path.DirectorySeparatorChar))
-        {
-            throw new ArgumentException($"--out: {to} is the model that is read, expected another folder.");
-        }
     }
 }

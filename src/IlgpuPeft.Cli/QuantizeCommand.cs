@@ -17,7 +17,6 @@ static class QuantizeCommand
             var screen = new Screen(parse.InvocationConfiguration);
             string from = parse.GetRequiredValue(model), to = parse.GetRequiredValue(output);
             Arguments.RequireDevice(parse, device, dtype);
-            MergeCommand.RequireOther(from, to);
             AtomicFile.RequireWritable(to);
             SavedModel.Quantize(from, to, doubleQuant: !parse.GetValue(plain));
             screen.Say($"{to}: {MemoryAccount.Format(Size(from))} -> {MemoryAccount.Format(Size(to))}");

@@ -64,7 +64,7 @@ static class TrainCommand
             : result.FinalEvaluationLoss is { } only ? $", eval_loss {only:0.0000}" : "";
         string loss = result.Last is { } last ? $"loss {last.Loss:0.0000}{validation}" : "none of them now: the run was complete";
         screen.Say($"done: {result.Steps} steps in {Screen.Duration(Stopwatch.GetElapsedTime(started))}, {loss}, " +
-            $"memory at most {MemoryAccount.Format(run.Model.Backend.Memory.Peak)}");
+            $"memory at most {MemoryAccount.Format(run.Model.Backend.Memory.Peak + run.Model.Backend.ScratchBytes)}");
         screen.Say($"written to {run.Config.OutputDir}: {(run.Adapter is null ? "model" : "adapter")}, metrics.jsonl, config.yaml, report.html");
         if (json)
         {
@@ -75,7 +75,7 @@ static class TrainCommand
                 EvalLossBefore = result.InitialEvaluationLoss,
                 EvalLoss = result.FinalEvaluationLoss,
                 run.Config.OutputDir,
-                PeakBytes = run.Model.Backend.Memory.Peak,
+                PeakBytes = run.Model.Backend.Memory.Peak + run.Model.Backend.ScratchBytes,
             }));
         }
     }

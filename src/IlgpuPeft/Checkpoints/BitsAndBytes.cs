@@ -55,25 +55,46 @@ public static class BitsAndBytes
     }
 
     /// <summary>The tensors that store <paramref name="tensor"/> as the weight of <paramref name="linear"/>, in bitsandbytes' order.</summary>
-    public static IEnumerable<TensorSource> Write(string linear, Nf4Tensor tensor)
+    public static IReadOnlyList<TensorSource> Write(string linear, Nf4Tensor tensor) => Write(linear, () => tensor);
+
+    /// <summary>
+    /// The same for a matrix that is quantised when its turn comes, so that a file of many needs the memory of one. <paramref name="quantize"/> is called now, because the
+    /// length of the state's text depends on the values, and again when the first tensor of the group is written; after the last, the matrix is let go.
+    /// </summary>
+    internal static IReadOnlyList<TensorSource> Write(string linear, Func<Nf4Tensor> quantize)
     {
         string weight = linear + ".weight";
-        yield return TensorSource.OfBytes(new TensorInfo(weight, DType.U8, tensor.Packed.Length, 1), tensor.Packed);
-        if (tensor.Nested is { } nested)
+        var first = quantize();
+        byte[] state = Encoding.UTF8.GetBytes(QuantState.Text(first));
+        Nf4Tensor? current = null;
+        List<TensorSource> sources = [OfBytes("", first.Packed, tensor => tensor.Packed, 1)];
+        if (first.Nested is { } nested)
         {
-            yield return TensorSource.OfBytes(new TensorInfo(weight + ".absmax", DType.U8, nested.Codes.Length), nested.Codes);
-            yield return OfFloats(weight + ".quant_map", Nf4.Codes.ToArray());
-            yield return OfFloats(weight + ".nested_absmax", nested.Scales);
-            yield return OfFloats(weight + ".nested_quant_map", nested.Map);
+            sources.Add(OfBytes(".absmax", nested.Codes, tensor => tensor.Nested!.Codes));
+            sources.Add(OfFloats(".quant_map", 16, _ => Nf4.Codes.ToArray()));
+            sources.Add(OfFloats(".nested_absmax", nested.Scales.Length, tensor => tensor.Nested!.Scales));
+            sources.Add(OfFloats(".nested_quant_map", nested.Map.Length, tensor => tensor.Nested!.Map));
         }
         else
         {
-            yield return OfFloats(weight + ".absmax", tensor.AbsMax!);
-            yield return OfFloats(weight + ".quant_map", Nf4.Codes.ToArray());
+            sources.Add(OfFloats(".absmax", first.AbsMax!.Length, tensor => tensor.AbsMax!));
+            sources.Add(OfFloats(".quant_map", 16, _ => Nf4.Codes.ToArray()));
         }
 
-        byte[] state = Encoding.UTF8.GetBytes(QuantState.Text(tensor));
-        yield return TensorSource.OfBytes(new TensorInfo(weight + StateNf4, DType.U8, state.Length), state);
+        sources.Add(new TensorSource(new TensorInfo(weight + StateNf4, DType.U8, state.Length), stream =>
+        {
+            stream.Write(state);
+            current = null;
+        }));
+        return sources;
+
+        Nf4Tensor Current() => current ??= quantize();
+
+        TensorSource OfBytes(string part, byte[] sample, Func<Nf4Tensor, byte[]> bytes, params long[] columns) =>
+            new(new TensorInfo(weight + part, DType.U8, [sample.Length, .. columns]), stream => stream.Write(bytes(Current())));
+
+        TensorSource OfFloats(string part, int count, Func<Nf4Tensor, float[]> values) =>
+            TensorSource.OfFloats(new TensorInfo(weight + part, DType.F32, count), () => values(Current()));
     }
 
     /// <summary>The name Python's libraries give a floating type, or null for another type.</summary>
@@ -93,9 +114,6 @@ public static class BitsAndBytes
         "bfloat16" => DType.BF16,
         _ => null,
     };
-
-    static TensorSource OfFloats(string name, float[] values) =>
-        TensorSource.OfFloats(new TensorInfo(name, DType.F32, values.Length), () => values);
 
     /// <summary>The bytes of a tensor of any element type: packed weights may be declared as floats to suit a sharding scheme.</summary>
     static byte[] Bytes(WeightFiles files, string name, int expected)

@@ -1,3 +1,4 @@
+using System.Buffers;
 using IlgpuPeft.Kernels;
 
 namespace IlgpuPeft.Checkpoints;
@@ -51,6 +52,34 @@ public sealed record Nf4Tensor(int Rows, int Columns, int BlockSize, DType Origi
         var scales = new float[Nf4.BlockCount(absMax.Length, Nf4.NestedBlockSize)];
         float offset = Nf4.DoubleQuantize(absMax, codes, scales);
         return new Nf4Tensor(rows, columns, Nf4.DefaultBlockSize, original, packed, null, new NestedAbsMax(codes, scales, Nf4.NestedMap.ToArray(), offset));
+    }
+
+    /// <summary>Quantises a floating matrix of an open checkpoint.</summary>
+    /// <exception cref="CheckpointException">It has 2^31 weights or more, or one that is not finite.</exception>
+    internal static Nf4Tensor Quantize(WeightFiles files, TensorInfo matrix, bool doubleQuant)
+    {
+        if (matrix.Count > Array.MaxLength)
+        {
+            throw new CheckpointException(files.FileOf(matrix.Name), matrix.Name, $"has shape {matrix.ShapeText}, expected fewer than 2^31 weights to quantise.");
+        }
+
+        // Rented, so that going through a model's layers leaves no garbage of the model's size behind.
+        float[] rented = ArrayPool<float>.Shared.Rent((int)matrix.Count);
+        try
+        {
+            var values = rented.AsSpan(0, (int)matrix.Count);
+            files.Read(matrix.Name, values);
+            files.Release(matrix.Name);
+            return Quantize(values, (int)matrix.Shape[0], (int)matrix.Shape[1], doubleQuant, matrix.Type!.Value);
+        }
+        catch (ArgumentException cause)
+        {
+            throw new CheckpointException(files.FileOf(matrix.Name), matrix.Name, $"cannot be quantised. {cause.Message}", cause);
+        }
+        finally
+        {
+            ArrayPool<float>.Shared.Return(rented);
+        }
     }
 
     /// <summary>One scale per block, restored from 8 bits where they are quantised.</summary>

@@ -45,8 +45,9 @@ public static class PeftFiles
     }
 
     /// <summary>
-    /// Writes an adapter folder that PEFT 0.4 and later load. Each file is replaced atomically, the weights first, so that
-    /// the folder holds a loadable adapter at every moment.
+    /// Writes an adapter folder that PEFT 0.4 and later load. Each file is replaced atomically, the weights first: a new folder has no <c>adapter_config.json</c> until it is
+    /// complete. Over an earlier adapter, new weights lie beside the old configuration for a moment; if the process ends there and rank or layers differ, readers refuse
+    /// the folder. Write to a new folder and rename it where that matters.
     /// </summary>
     /// <exception cref="ArgumentException">The target modules are missing, or the size of a matrix does not fit its rank.</exception>
     /// <exception cref="IOException">The file system refused; see <see cref="AtomicFile.Write"/>.</exception>

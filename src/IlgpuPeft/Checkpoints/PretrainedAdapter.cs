@@ -84,7 +84,7 @@ public static class PretrainedAdapter
         }
     }
 
-    /// <summary>Writes an adapter that PEFT reads. Both files are replaced whole, the weights first.</summary>
+    /// <summary>Writes an adapter that PEFT reads. Each file is replaced whole, the weights first; see <see cref="PeftFiles.Write"/> for what that means over an earlier adapter.</summary>
     /// <param name="set">The adapter.</param>
     /// <param name="folder">Created if absent.</param>
     /// <param name="baseModel">What <c>base_model_name_or_path</c> will say.</param>

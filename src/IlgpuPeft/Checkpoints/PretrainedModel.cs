@@ -1,4 +1,3 @@
-using System.Buffers;
 using IlgpuPeft.Kernels;
 using IlgpuPeft.Models;
 using IlgpuPeft.Tensors;
@@ -113,13 +112,7 @@ public static class PretrainedModel
             else
             {
                 var info = Find(name, outputs, inputs);
-                // One rented buffer serves all layers, so that loading leaves no garbage of the model's size behind.
-                float[] rented = ArrayPool<float>.Shared.Rent((int)info.Count);
-                var values = rented.AsSpan(0, (int)info.Count);
-                files.Read(name, values);
-                weight = Upload(Nf4Tensor.Quantize(values, outputs, inputs, storage == WeightStorage.Nf4Double, info.Type!.Value), name, outputs, inputs);
-                ArrayPool<float>.Shared.Return(rented);
-                files.Release(name);
+                weight = Upload(Nf4Tensor.Quantize(files, info, storage == WeightStorage.Nf4Double), name, outputs, inputs);
             }
 
             return new Linear(module, weight, hasBias ? Vector(module + ".bias", outputs) : null);
@@ -144,24 +137,16 @@ public static class PretrainedModel
         {
             var info = Find(name, rows, columns);
             var values = Own(backend.Allocate(info.Type!.Value, info.Count, Owner));
-            const int piece = 1 << 28;
-            for (long done = 0; done < info.Bytes; done += piece)
-            {
-                long length = Math.Min(piece, info.Bytes - done);
-                int size = info.Type.Value.Size();
-                backend.Upload(files.Bytes(name, done, length), values.Range(done / size, length / size));
-            }
-
+            files.Upload(name, backend, values);
             files.Release(name);
             return new Weight(rows, columns, values);
         }
 
         Parameter Vector(string name, int length)
         {
-            var values = new float[Find(name, length).Count];
-            files.Read(name, values);
+            _ = Find(name, length);
             var slice = Own(backend.Allocate(backend.Parameter, length, Owner));
-            backend.Write(values, slice);
+            files.Upload(name, backend, slice);
             return new Parameter(name, 1, length, slice);
         }
 

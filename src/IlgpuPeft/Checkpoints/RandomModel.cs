@@ -18,10 +18,24 @@ public static class RandomModel
     /// <exception cref="InvalidDataException">The configuration has a missing or unsupported field.</exception>
     public static void Write(string configJson, string folder, DType type = DType.F32, ulong seed = 0, double deviation = 0.02)
     {
-        Directory.CreateDirectory(folder);
-        string path = Path.Combine(folder, "config.json");
-        AtomicFile.WriteText(path, configJson);
-        var config = ModelConfig.Load(path);
+        // Under a name of its own until the weights are there: a configuration that is refused leaves an earlier model as it was.
+        string path = Path.Combine(folder, "config.json"), proposed = path + ".new";
+        AtomicFile.WriteText(proposed, configJson);
+        try
+        {
+            var tensors = Tensors(ModelConfig.Load(proposed), type, seed, deviation);
+            SafetensorsWriter.Write(Path.Combine(folder, "model.safetensors"), tensors);
+            File.Move(proposed, path, overwrite: true);
+        }
+        catch
+        {
+            File.Delete(proposed);
+            throw;
+        }
+    }
+
+    static List<TensorSource> Tensors(ModelConfig config, DType type, ulong seed, double deviation)
+    {
         List<TensorSource> tensors = [];
         int queries = config.Heads * config.HeadWidth, keys = config.KeyValueHeads * config.HeadWidth;
         double narrow = deviation / Math.Sqrt(2 * config.Layers);
@@ -53,7 +67,7 @@ public static class RandomModel
             Matrix("lm_head.weight", config.Vocabulary, config.Hidden, deviation);
         }
 
-        SafetensorsWriter.Write(Path.Combine(folder, "model.safetensors"), tensors);
+        return tensors;
 
         void Linear(string module, int outputs, int inputs, double spread, bool bias)
         {

@@ -44,6 +44,13 @@ public sealed record ResumeState
         string path = Path.Combine(folder, FileName);
         try
         {
+            const long limit = 1 << 20; // real ones have a few hundred bytes
+            long length = new FileInfo(path).Length;
+            if (length > limit)
+            {
+                throw new CheckpointException(path, null, $"has {length} bytes, expected at most {limit} of a resume state. Resume from an earlier checkpoint.");
+            }
+
             var state = MessagePackSerializer.Deserialize<ResumeState>(File.ReadAllBytes(path), MessagePackSerializerOptions.Standard.WithSecurity(MessagePackSecurity.UntrustedData));
             return state is { Version: CurrentVersion, Fingerprint: not null, Step: >= 0, Epoch: >= 0, Index: >= 0 }
                 ? state

@@ -3,6 +3,7 @@ using System.Buffers.Binary;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using IlgpuPeft.Kernels;
+using IlgpuPeft.Tensors;
 
 namespace IlgpuPeft.Checkpoints;
 
@@ -30,6 +31,40 @@ public sealed record TensorSource(TensorInfo Info, Action<Stream> Write)
             stream.Write(bytes);
         }
     });
+
+    /// <summary>A tensor read from a device slice of as many elements, piece by piece, and converted there where <paramref name="info"/> has another floating type.</summary>
+    /// <exception cref="ArgumentException">The lengths differ, or types differ that are not both floating.</exception>
+    public static TensorSource OfDevice(Backend backend, TensorInfo info, Slice source)
+    {
+        if (info.Count != source.Length || info.Type is not { } type || (type != source.Type && !(FloatCodec.IsFloat(type) && FloatCodec.IsFloat(source.Type))))
+        {
+            throw new ArgumentException($"TensorSource: {info.Name} is {info.TypeName} {info.ShapeText}, expected what {source.Length} elements of {source.Type} convert to.", nameof(source));
+        }
+
+        return new(info, stream => DeviceTransfer.Download(backend, source, type, stream));
+    }
+
+    /// <summary>A floating tensor of an open checkpoint, converted piece by piece; the checkpoint must stay open until it has been written.</summary>
+    /// <exception cref="ArgumentException">One of the types is not floating.</exception>
+    public static TensorSource Convert(WeightFiles files, TensorInfo info, DType type)
+    {
+        if (!FloatCodec.IsFloat(info.Type) || !FloatCodec.IsFloat(type))
+        {
+            throw new ArgumentException($"TensorSource: {info.Name} is {info.TypeName}, to become {type}; expected two floating types.", nameof(info));
+        }
+
+        return new(info with { TypeName = type.ToString() }, stream =>
+        {
+            int room = (int)Math.Min(PieceElements, info.Count);
+            var (values, bytes) = (new float[room], new byte[room * type.Size()]);
+            foreach (var (first, count) in Transfers.Pieces(info.Count, PieceElements))
+            {
+                files.Read(info.Name, values.AsSpan(0, count), first);
+                FloatCodec.Encode(type, values.AsSpan(0, count), bytes.AsSpan(0, count * type.Size()));
+                stream.Write(bytes, 0, count * type.Size());
+            }
+        });
+    }
 
     /// <summary>A tensor copied unchanged from an open checkpoint, which must stay open until it has been written.</summary>
     public static TensorSource Copy(WeightFiles files, TensorInfo info) => new(info, stream =>

@@ -13,15 +13,17 @@ public static class SavedModel
     const string WeightsName = "model.safetensors";
 
     static readonly string[] Companions =
-        ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja"];
+        ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json", "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja"];
 
     /// <summary>Writes a model's own dense weights.</summary>
     /// <param name="model">The model; its linear layers must not be NF4.</param>
     /// <param name="folder">Created if absent.</param>
     /// <param name="type">F32, F16 or BF16.</param>
     /// <param name="sourceFolder">Its tokenizer files are copied along; null for none.</param>
+    /// <exception cref="ArgumentException">A matrix is NF4, or <paramref name="folder"/> is <paramref name="sourceFolder"/>.</exception>
     public static void Write(CausalLm model, string folder, DType type, string? sourceFolder)
     {
+        RequireOther(folder, sourceFolder, "model");
         List<TensorSource> tensors = [];
         Matrix("model.embed_tokens.weight", model.Embedding);
         foreach (var block in model.Blocks)
@@ -50,13 +52,21 @@ public static class SavedModel
         WriteConfig(folder, model.Config.Json, type, quantization: null);
         CopyCompanions(sourceFolder, folder);
 
-        void Matrix(string name, Weight weight) => tensors.Add(TensorSource.OfFloats(new TensorInfo(name, type, weight.Rows, weight.Columns), () => model.Backend.ReadDense(weight)));
+        void Matrix(string name, Weight weight)
+        {
+            if (weight.Scales is not null)
+            {
+                throw new ArgumentException($"SavedModel.Write: {name} is NF4, expected a dense matrix. Save the adapter instead, and merge it.", nameof(model));
+            }
+
+            tensors.Add(TensorSource.OfDevice(model.Backend, new TensorInfo(name, type, weight.Rows, weight.Columns), weight.Values));
+        }
 
         void Vector(Parameter? parameter)
         {
             if (parameter is not null)
             {
-                tensors.Add(TensorSource.OfFloats(new TensorInfo(parameter.Name, type, parameter.Count), () => model.Backend.ReadFloats(parameter.Value)));
+                tensors.Add(TensorSource.OfDevice(model.Backend, new TensorInfo(parameter.Name, type, parameter.Count), parameter.Value));
             }
         }
     }
@@ -67,15 +77,20 @@ public static class SavedModel
     /// <param name="modelFolder">The base model, dense or NF4.</param>
     /// <param name="adapterFolder">A PEFT adapter folder.</param>
     /// <param name="folder">Created if absent.</param>
-    /// <param name="type">Element type of the merged linear weights; null keeps each tensor's own (F32 for an NF4 tensor whose original type is unknown).</param>
+    /// <param name="type">Element type of the merged linear weights; null keeps each tensor's own, which for NF4 is the type it had before quantisation.</param>
     /// <param name="mergeBase">
     /// What the update is added to: the weights as stored (the choice where the base is also published in 16 bits), or after a round trip through NF4,
     /// which is what the adapter was trained against.
     /// </param>
+    /// <exception cref="ArgumentException"><paramref name="folder"/> is one of those that are read.</exception>
+    /// <exception cref="InvalidDataException">The model's <c>config.json</c> has a missing or unsupported field.</exception>
     /// <exception cref="CheckpointException">The adapter does not fit the model.</exception>
     public static void Merge(string modelFolder, string adapterFolder, string folder, DType? type = null, WeightStorage mergeBase = WeightStorage.AsStored)
     {
+        RequireOther(folder, modelFolder, "model");
+        RequireOther(folder, adapterFolder, "adapter");
         PretrainedModel.RequireFolder(modelFolder);
+        var config = ModelConfig.Load(Path.Combine(modelFolder, "config.json"));
         using var files = WeightFiles.Open(modelFolder);
         var (adapter, _) = PeftFiles.Read(adapterFolder);
         var pairs = adapter.Pairs.ToDictionary(pair => pair.Module, StringComparer.Ordinal);
@@ -89,7 +104,7 @@ public static class SavedModel
             {
                 tensors.Add(type is null || !FloatCodec.IsFloat(info.Type)
                     ? TensorSource.Copy(files, info)
-                    : TensorSource.OfFloats(new TensorInfo(info.Name, type.Value, [.. info.Shape]), () => Dense(files, info, module, WeightStorage.AsStored)));
+                    : TensorSource.Convert(files, info, type.Value));
                 continue;
             }
 
@@ -119,17 +134,24 @@ public static class SavedModel
 
         Directory.CreateDirectory(folder);
         SafetensorsWriter.Write(Path.Combine(folder, WeightsName), tensors);
-        WriteConfig(folder, File.ReadAllText(Path.Combine(modelFolder, "config.json")), type, quantization: null);
+        WriteConfig(folder, config.Json, type, quantization: null);
         CopyCompanions(modelFolder, folder);
     }
 
-    /// <summary>Writes a bitsandbytes-compatible NF4 checkpoint: linear layers quantised, everything else copied.</summary>
+    /// <summary>
+    /// Writes a bitsandbytes-compatible NF4 checkpoint: linear layers quantised, everything else copied. Memory in use is that of one layer: each is quantised twice,
+    /// once for the sizes in the header and once to be written.
+    /// </summary>
     /// <param name="modelFolder">A dense model.</param>
     /// <param name="folder">Created if absent.</param>
     /// <param name="doubleQuant">Whether block scales are stored in 8 bits.</param>
     /// <param name="computeType">What <c>bnb_4bit_compute_dtype</c> will say.</param>
+    /// <exception cref="ArgumentException"><paramref name="folder"/> is <paramref name="modelFolder"/>.</exception>
+    /// <exception cref="InvalidDataException">The model's <c>config.json</c> has a missing or unsupported field.</exception>
+    /// <exception cref="CheckpointException">A matrix is quantised already, or has a weight that is not finite.</exception>
     public static void Quantize(string modelFolder, string folder, bool doubleQuant = true, DType computeType = DType.BF16)
     {
+        RequireOther(folder, modelFolder, "model");
         PretrainedModel.RequireFolder(modelFolder);
         var config = ModelConfig.Load(Path.Combine(modelFolder, "config.json"));
         using var files = WeightFiles.Open(modelFolder);
@@ -148,7 +170,7 @@ public static class SavedModel
                 throw new CheckpointException(files.FileOf(info.Name), info.Name, "is quantised already, expected a dense model. Start from the 16-bit or 32-bit weights.");
             }
 
-            tensors.AddRange(BitsAndBytes.Write(module, Quantized(files, info, doubleQuant)));
+            tensors.AddRange(BitsAndBytes.Write(module, () => Nf4Tensor.Quantize(files, info, doubleQuant)));
         }
 
         Directory.CreateDirectory(folder);
@@ -157,11 +179,15 @@ public static class SavedModel
         CopyCompanions(modelFolder, folder);
     }
 
-    static Nf4Tensor Quantized(WeightFiles files, TensorInfo info, bool doubleQuant)
+    // Weights are mapped while they are read, and a model that is half old and half new cannot be told from a whole one.
+    static void RequireOther(string folder, string? source, string what)
     {
-        var values = new float[info.Count];
-        files.Read(info.Name, values);
-        return Nf4Tensor.Quantize(values, (int)info.Shape[0], (int)info.Shape[1], doubleQuant, info.Type!.Value);
+        if (source is not null && Full(folder).Equals(Full(source), OperatingSystem.IsWindows() ? StringComparison.OrdinalIgnoreCase : StringComparison.Ordinal))
+        {
+            throw new ArgumentException($"SavedModel: {folder} is the {what} that is read, expected another folder to write to.", nameof(folder));
+        }
+
+        static string Full(string path) => Path.TrimEndingDirectorySeparator(Path.GetFullPath(path));
     }
 
     static float[] Dense(WeightFiles files, TensorInfo info, string module, WeightStorage mergeBase)
@@ -177,7 +203,7 @@ public static class SavedModel
         if (mergeBase != WeightStorage.AsStored)
         {
             var rounded = new float[info.Count];
-            Quantized(files, info, doubleQuant: mergeBase == WeightStorage.Nf4Double).Dequantize(rounded);
+            Nf4Tensor.Quantize(files, info, doubleQuant: mergeBase == WeightStorage.Nf4Double).Dequantize(rounded);
             return rounded;
         }
 
@@ -210,14 +236,15 @@ public static class SavedModel
 
     static void CopyCompanions(string? from, string to)
     {
-        if (from is null || Path.GetFullPath(from) == Path.GetFullPath(to))
+        if (from is null)
         {
             return;
         }
 
         foreach (string name in Companions.Where(name => File.Exists(Path.Combine(from, name))))
         {
-            AtomicFile.WriteText(Path.Combine(to, name), File.ReadAllText(Path.Combine(from, name)));
+            using var source = File.OpenRead(Path.Combine(from, name)); // byte for byte: tokenizer.model is no text
+            AtomicFile.Write(Path.Combine(to, name), source.CopyTo, source.Length);
         }
     }
 }

@@ -73,9 +73,7 @@ public abstract class TrainedWeights
                     throw new CheckpointException(files.FileOf(info.Name), info.Name, $"has shape {info.ShapeText}, expected [{parameter.Rows}, {parameter.Columns}].");
                 }
 
-                var values = new float[info.Count];
-                files.Read(info.Name, values);
-                model.Backend.Write(values, parameter.Value);
+                files.Upload(info.Name, model.Backend, parameter.Value);
             }
         }
     }

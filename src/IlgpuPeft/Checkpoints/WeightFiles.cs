@@ -80,7 +80,8 @@ public sealed class WeightFiles : IDisposable
         }
     }
 
-    Safetensors Shard(string name) =>
+    /// <summary>The file that holds tensor <paramref name="name"/>.</summary>
+    internal Safetensors Shard(string name) =>
         shardOf.TryGetValue(name, out var shard) ? shard : throw new CheckpointException(Path, name, "no such tensor in this checkpoint.");
 
     void AddWhole(string file)

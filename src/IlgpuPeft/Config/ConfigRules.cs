@@ -69,13 +69,18 @@ static class ConfigRules
         if (config.Adapter is null)
         {
             findings.Notes.AddRange(loraKeys.Where(findings.Given.ContainsKey).Select(key => $"{key} is ignored: adapter is blank, so every weight is trained."));
+            if (findings.Given.TryGetValue("base_model", out var model) && Path.TrimEndingDirectorySeparator(config.BaseModel) == Path.TrimEndingDirectorySeparator(config.OutputDir))
+            {
+                findings.Problem(model, "base_model", "it is also output_dir, where the trained model would replace it. Choose another output_dir.");
+            }
+
             return;
         }
 
         if (config.LoraModelDir is not null)
         {
             findings.Notes.AddRange(loraKeys.Where(key => key != "lora_model_dir" && findings.Given.ContainsKey(key))
-                .Select(key => $"{key} is ignored: the adapter in lora_model_dir has its own rank, scale and layers, and goes on without dropout."));
+                .Select(key => $"{key} is ignored: the adapter in lora_model_dir has its own rank, scale, dropout and layers."));
         }
         else if (config.LoraTargetLinear && config.LoraTargetModules.Count > 0)
         {

@@ -17,9 +17,18 @@ public sealed class KvCache : IDisposable
         lengths = new int[sequences];
         long length = (long)sequences * capacity * config.KeyValueHeads * config.HeadWidth;
         layers = new (Slice, Slice)[config.Layers];
-        for (int i = 0; i < layers.Length; i++)
+        try
         {
-            layers[i] = (backend.Allocate(backend.Activation, length, "kv cache"), backend.Allocate(backend.Activation, length, "kv cache"));
+            for (int i = 0; i < layers.Length; i++)
+            {
+                layers[i].Keys = backend.Allocate(backend.Activation, length, "kv cache");
+                layers[i].Values = backend.Allocate(backend.Activation, length, "kv cache");
+            }
+        }
+        catch
+        {
+            Dispose();
+            throw;
         }
     }
 
@@ -51,6 +60,8 @@ public sealed class KvCache : IDisposable
             backend.Free(keys);
             backend.Free(values);
         }
+
+        Array.Clear(layers);
     }
 
     /// <summary>Makes room for <paramref name="count"/> more tokens and returns how many there were.</summary>

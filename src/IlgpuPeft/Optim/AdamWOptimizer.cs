@@ -28,7 +28,7 @@ public sealed class AdamWOptimizer : IDisposable
     readonly Backend backend;
     readonly ParameterStore store;
     readonly AdamWOptions options;
-    readonly Slice norm;
+    Slice norm;
 
     /// <summary>Reserves the moments, zero.</summary>
     public AdamWOptimizer(Backend backend, ParameterStore store, AdamWOptions options)
@@ -36,19 +36,27 @@ public sealed class AdamWOptimizer : IDisposable
         this.backend = backend;
         this.store = store;
         this.options = options;
-        FirstMoment = backend.Allocate(backend.Parameter, store.Values.Length, "optimizer");
-        SecondMoment = backend.Allocate(backend.Parameter, store.Values.Length, "optimizer");
-        norm = backend.Allocate(backend.Parameter, 1, "optimizer");
+        try
+        {
+            FirstMoment = backend.Allocate(backend.Parameter, store.Values.Length, "optimizer");
+            SecondMoment = backend.Allocate(backend.Parameter, store.Values.Length, "optimizer");
+            norm = backend.Allocate(backend.Parameter, 1, "optimizer");
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
     }
 
     /// <summary>Steps taken so far.</summary>
     public int Steps { get; set; }
 
     /// <summary>Running mean of gradients, flat like the store.</summary>
-    public Slice FirstMoment { get; }
+    public Slice FirstMoment { get; private set; }
 
     /// <summary>Running mean of squared gradients, flat like the store.</summary>
-    public Slice SecondMoment { get; }
+    public Slice SecondMoment { get; private set; }
 
     /// <summary>Clips the store's gradients by their global norm, then updates its values. Nothing waits for the device.</summary>
     public void Step(double learningRate)
@@ -77,5 +85,6 @@ public sealed class AdamWOptimizer : IDisposable
         backend.Free(FirstMoment);
         backend.Free(SecondMoment);
         backend.Free(norm);
+        (FirstMoment, SecondMoment, norm) = (default, default, default);
     }
 }

@@ -28,26 +28,33 @@ public sealed class ParameterStore : IDisposable
         List<ParameterSpec> ordered = [.. specs.OrderByDescending(spec => spec.Decays)];
         Decaying = ordered.Where(spec => spec.Decays).Sum(Padded);
         long length = ordered.Sum(Padded);
-        Values = backend.Allocate(backend.Parameter, length, owner);
-        Gradients = backend.Allocate(backend.Parameter, length, "gradients");
-
-        var parameters = new Dictionary<string, Parameter>(StringComparer.Ordinal);
-        long offset = 0;
-        foreach (var spec in ordered)
+        try
         {
-            long count = (long)spec.Rows * spec.Columns;
-            parameters.Add(spec.Name, new Parameter(spec.Name, spec.Rows, spec.Columns, Values.Range(offset, count), Gradients.Range(offset, count)));
-            offset += Padded(spec);
-        }
+            Values = backend.Allocate(backend.Parameter, length, owner);
+            Gradients = backend.Allocate(backend.Parameter, length, "gradients");
+            var parameters = new Dictionary<string, Parameter>(StringComparer.Ordinal);
+            long offset = 0;
+            foreach (var spec in ordered)
+            {
+                long count = (long)spec.Rows * spec.Columns;
+                parameters.Add(spec.Name, new Parameter(spec.Name, spec.Rows, spec.Columns, Values.Range(offset, count), Gradients.Range(offset, count)));
+                offset += Padded(spec);
+            }
 
-        Parameters = parameters;
+            Parameters = parameters;
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
     }
 
     /// <summary>All values, flat.</summary>
-    public Slice Values { get; }
+    public Slice Values { get; private set; }
 
     /// <summary>All gradients, flat, in the same places.</summary>
-    public Slice Gradients { get; }
+    public Slice Gradients { get; private set; }
 
     /// <summary>How many of the flat elements, from the front, weight decay applies to.</summary>
     public long Decaying { get; }
@@ -70,6 +77,7 @@ public sealed class ParameterStore : IDisposable
     {
         backend.Free(Values);
         backend.Free(Gradients);
+        (Values, Gradients) = (default, default);
     }
 
     static long Padded(ParameterSpec spec) => ((long)spec.Rows * spec.Columns + AlignedElements - 1) / AlignedElements * AlignedElements;

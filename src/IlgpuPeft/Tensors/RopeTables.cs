@@ -51,11 +51,8 @@ public sealed class RopeTables(Backend backend, IReadOnlyList<double> inverseFre
     /// <inheritdoc />
     public void Dispose()
     {
-        if (Positions > 0)
-        {
-            backend.Free(Cos);
-            backend.Free(Sin);
-            Positions = 0;
-        }
+        backend.Free(Cos);
+        backend.Free(Sin);
+        (Cos, Sin, Positions) = (default, default, 0);
     }
 }

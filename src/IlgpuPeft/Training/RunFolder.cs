@@ -73,12 +73,7 @@ public sealed class RunFolder(string path, int keep = 0)
             Remove(old + Discarded);
         }
 
-        TensorSource Moment(string name, Slice values)
-        {
-            var bytes = new byte[values.Bytes];
-            backend.Download(values, bytes);
-            return TensorSource.OfBytes(new TensorInfo(name, values.Type, values.Length), bytes);
-        }
+        TensorSource Moment(string name, Slice values) => TensorSource.OfDevice(backend, new TensorInfo(name, values.Type, values.Length), values);
     }
 
     /// <summary>Reads a checkpoint into weights and optimizer, bit for bit.</summary>
@@ -106,7 +101,7 @@ public sealed class RunFolder(string path, int keep = 0)
                 throw new CheckpointException(moments.Path, name, $"is {(info is null ? "missing" : $"{info.TypeName} {info.ShapeText}")}, expected {values.Type} [{values.Length}]. The adapter's layers or rank have changed.");
             }
 
-            backend.Upload(moments.Bytes(name), values);
+            moments.Upload(name, backend, values);
         }
     }
 

@@ -66,8 +66,14 @@ public static class Transfers
         foreach (var (first, count) in Pieces(values.Length, piece))
         {
             var part = values.Slice((int)first, count);
-            TensorPrimitives.ConvertTruncating(part[..Math.Min(count, wide.Length)], wide);
-            backend.Upload(wide.Length == 0 ? MemoryMarshal.AsBytes(part) : MemoryMarshal.AsBytes(wide.AsSpan(0, count)), destination.Range(first, count));
+            var bytes = MemoryMarshal.AsBytes(part);
+            if (wide.Length > 0)
+            {
+                TensorPrimitives.ConvertTruncating(part, wide);
+                bytes = MemoryMarshal.AsBytes(wide.AsSpan(0, count));
+            }
+
+            backend.Upload(bytes, destination.Range(first, count));
         }
     }
 
@@ -83,9 +89,16 @@ public static class Transfers
         foreach (var (first, count) in Pieces(values.Length, piece))
         {
             var part = values.AsSpan((int)first, count);
-            var from = other.AsSpan(0, Math.Min(count, other.Length));
-            backend.Download(source.Range(first, count), from.IsEmpty ? MemoryMarshal.AsBytes(part) : MemoryMarshal.AsBytes(from));
-            TensorPrimitives.ConvertTruncating<TOther, T>(from, part);
+            var range = source.Range(first, count);
+            if (other.Length == 0)
+            {
+                backend.Download(range, MemoryMarshal.AsBytes(part));
+                continue;
+            }
+
+            var stored = other.AsSpan(0, count);
+            backend.Download(range, MemoryMarshal.AsBytes(stored));
+            TensorPrimitives.ConvertTruncating<TOther, T>(stored, part);
         }
 
         return values;

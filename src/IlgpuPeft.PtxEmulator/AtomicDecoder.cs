@@ -46,7 +46,8 @@ static class AtomicDecoder
         _ => null,
     };
 
-    static unsafe AtomicInstruction<T> Make<T>(DecodeContext c, Space space, string operation, Func<T, T, T, T>? function, bool order = false) where T : unmanaged
+    static unsafe AtomicInstruction<T> Make<T>(
+        DecodeContext c, Space space, string operation, Func<T, T, T, T>? function, bool order = false) where T : unmanaged
     {
         if (function == null)
             throw c.Unknown();
@@ -54,6 +55,7 @@ static class AtomicDecoder
         var (_, start, offset) = MemoryDecoder.Place(c, first, space);
         var d = first == 1 ? c.Destination(0, sizeof(T)) : null;
         var b = operation == "cas" ? c.Source(first + 2, sizeof(T)) : null;
-        return new AtomicInstruction<T>(space, order || d != null || operation is "exch" or "cas", d, start, offset, c.Source(first + 1, sizeof(T)), b, function);
+        bool ordered = order || d != null || operation is "exch" or "cas" or "inc" or "dec";
+        return new AtomicInstruction<T>(space, ordered, d, start, offset, c.Source(first + 1, sizeof(T)), b, function);
     }
 }

@@ -13,7 +13,8 @@ abstract class AtomicInstruction : Instruction
 }
 
 /// <summary>`atom` and `red`: lanes act one after the other in ascending order, warps and blocks in theirs.</summary>
-sealed unsafe class AtomicInstruction<T>(Space space, bool ordered, Register? d, Register start, long offset, Register a, Register? b, Func<T, T, T, T> operation)
+sealed unsafe class AtomicInstruction<T>(
+    Space space, bool ordered, Register? d, Register start, long offset, Register a, Register? b, Func<T, T, T, T> operation)
     : AtomicInstruction where T : unmanaged
 {
     public override bool DependsOnOrder => ordered && space != Space.Shared;
@@ -55,15 +56,17 @@ sealed unsafe class AtomicInstruction<T>(Space space, bool ordered, Register? d,
         }
     }
 
+    /// <summary>Compares and exchanges the bits of a value, as an integer of its size.</summary>
+    static T Exchange<TBits>(ref T target, T updated, T old) where TBits : unmanaged => Unsafe.BitCast<TBits, T>(Interlocked.CompareExchange(
+        ref Unsafe.As<T, TBits>(ref target), Unsafe.BitCast<T, TBits>(updated), Unsafe.BitCast<T, TBits>(old)));
+
     T Update(ref T target, T x, T y)
     {
         // Other blocks run on other threads.
         while (true)
         {
             T old = target, updated = operation(old, x, y);
-            T seen = sizeof(T) == 4
-                ? Unsafe.BitCast<uint, T>(Interlocked.CompareExchange(ref Unsafe.As<T, uint>(ref target), Unsafe.BitCast<T, uint>(updated), Unsafe.BitCast<T, uint>(old)))
-                : Unsafe.BitCast<ulong, T>(Interlocked.CompareExchange(ref Unsafe.As<T, ulong>(ref target), Unsafe.BitCast<T, ulong>(updated), Unsafe.BitCast<T, ulong>(old)));
+            T seen = sizeof(T) == 4 ? Exchange<uint>(ref target, updated, old) : Exchange<ulong>(ref target, updated, old);
             if (new ReadOnlySpan<byte>(&seen, sizeof(T)).SequenceEqual(new ReadOnlySpan<byte>(&old, sizeof(T))))
                 return old;
         }

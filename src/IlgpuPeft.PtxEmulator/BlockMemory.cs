@@ -66,7 +66,8 @@ sealed unsafe class BlockMemory : IDisposable
                 return "reads shared memory that cp.async has not delivered yet; wait for its group first";
             if ((word.Initialised & bytes) != bytes)
                 return "reads shared memory that no thread of the block has written";
-            if ((word.WriteBytes & bytes) != 0 && Unordered(word.WriteEpoch, word.WriteTime, word.Writer, warp, thread) && warp.Block.Launch.Options.CheckSharedRaces)
+            if ((word.WriteBytes & bytes) != 0 && Unordered(word.WriteEpoch, word.WriteTime, word.Writer, warp, thread)
+                && warp.Block.Launch.Options.CheckSharedRaces)
                 return $"shared memory race: reads what {Who(word.Writer)} wrote, without a barrier between";
             bool sameBytes = word.ReadEpoch == epoch && word.ReadBytes == bytes;
             word.Reader = sameBytes ? Join(word.Reader, word.ReadTime, thread, warp) : thread;

@@ -14,6 +14,8 @@ sealed unsafe class EmulatedWarp : IDisposable
 {
     public const int Size = 32;
 
+    const int MaxDepth = 64;
+
     struct Path
     {
         public int Pc;
@@ -98,6 +100,7 @@ sealed unsafe class EmulatedWarp : IDisposable
     public long Run(long budget)
     {
         var code = program.Code;
+        var classes = program.Classes;
         long ran = 0;
         while (State == WarpState.Ready && ran < budget)
         {
@@ -112,6 +115,7 @@ sealed unsafe class EmulatedWarp : IDisposable
                 top--;
                 continue;
             }
+            var kind = classes[path.Pc];
             var instruction = code[path.Pc++];
             Current = instruction;
             uint mask = path.Lanes;
@@ -121,8 +125,8 @@ sealed unsafe class EmulatedWarp : IDisposable
                 mask &= instruction.GuardNegated ? ~guard : guard;
             }
             ran++;
-            Counters.Instruction(instruction.Class, mask);
-            if (instruction.Guard >= 0 && instruction.Class == InstructionClass.Control)
+            Counters.Instruction(kind, mask);
+            if (instruction.Guard >= 0 && kind == InstructionClass.Control)
                 Counters.Branches++;
             if (mask != 0)
                 instruction.Execute(this, mask);
@@ -185,6 +189,9 @@ sealed unsafe class EmulatedWarp : IDisposable
     {
         if (lanes != paths[top].Lanes)
             throw Fault("a call under a predicate that differs between threads is not supported");
+        // Registers are laid out once per function, so a function cannot be inside itself.
+        if (paths[top].Depth == MaxDepth)
+            throw Fault("functions call each other too deeply; recursion is not supported");
         Push(new Path { Pc = target, Join = -1, Lanes = lanes, Depth = paths[top].Depth + 1 });
     }
 

@@ -81,7 +81,7 @@ static class Linker
         var lists = statement.Operands;
         int at = lists.Count > 0 && lists[0] is Vector ? 1 : 0;
         if (at >= lists.Count || lists[at] is not Name name || !context.Module.Functions.TryGetValue(name.Text, out var function))
-            throw new PtxSyntaxException(statement.Line, $"'{statement.Opcode}' calls a function that is not in the module: {(at < lists.Count ? lists[at] : "none")}");
+            throw context.Malformed($"calls a function that is not in the module: {(at < lists.Count ? lists[at] : "none")}");
         var arguments = at + 1 < lists.Count && lists[at + 1] is Vector given ? given.Items : [];
         if (arguments.Count != function.Parameters.Count)
             throw new PtxSyntaxException(statement.Line, $"'{function.Name}' takes {function.Parameters.Count} parameters, got {arguments.Count}");

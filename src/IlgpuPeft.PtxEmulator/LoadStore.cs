@@ -45,7 +45,8 @@ abstract unsafe class MemoryInstruction(Space space, Register start, long offset
         int bytes = Size * Values.Length;
         var seen = last;
         MemoryAccess.Check(warp, part, addresses, mask, bytes, ref seen);
-        last = seen;
+        if (seen != last)
+            last = seen;
         MemoryAccess.Count(warp, part, addresses, mask, bytes, Stores);
         Transfer(warp, part, addresses, mask);
     }
@@ -84,7 +85,8 @@ sealed unsafe class Load(Space space, Register start, long offset, Register[] va
                 for (uint rest = mask; rest != 0; rest &= rest - 1)
                 {
                     int lane = BitOperations.TrailingZeroCount(rest);
-                    RegisterLanes.Write(to, register.LaneSize, lane, MemoryValue.Read(MemoryAccess.Pointer(warp, part, addresses[lane], lane) + (i * Size), Type));
+                    byte* from = MemoryAccess.Pointer(warp, part, addresses[lane], lane) + (i * Size);
+                    RegisterLanes.Write(to, register.LaneSize, lane, MemoryValue.Read(from, Type));
                 }
         }
     }

@@ -59,7 +59,8 @@ static unsafe class MemoryAccess
             bits |= address;
         }
         if ((bits & (ulong)(size - 1)) != 0)
-            Fail(warp, addresses, mask, address => (address & (ulong)(size - 1)) == 0 ? null : $"misaligned: {size} bytes need an address that {size} divides");
+            Fail(warp, addresses, mask, address =>
+                (address & (ulong)(size - 1)) == 0 ? null : $"misaligned: {size} bytes need an address that {size} divides");
         ulong end = high + (ulong)size;
         switch (space)
         {

@@ -3,7 +3,7 @@ using System.Globalization;
 namespace IlgpuPeft.PtxEmulator;
 
 /// <summary>Reads PTX text into functions of statements. Registers are numbered and variables laid out on the way.</summary>
-sealed class Parser
+sealed partial class Parser
 {
     readonly List<Token> tokens;
     readonly ModuleSyntax module = new();
@@ -92,7 +92,8 @@ sealed class Parser
         var function = new Function(Next().Text, isEntry, scope) { Result = result };
         int kernelBytes = 0;
         if (Is("("))
-            function.Parameters.AddRange(Parameters(scope, isEntry ? "kernel" : "param", () => kernelBytes, size => kernelBytes = size));
+            function.Parameters.AddRange(
+                Parameters(scope, isEntry ? "kernel" : "param", () => kernelBytes, size => kernelBytes = size));
         // Launch bounds such as `.maxntid 256, 1, 1` tune a real compiler; they change no result.
         while (!Is("{") && !Is(";"))
             at++;
@@ -226,74 +227,5 @@ sealed class Parser
             function.BranchTargets[name] = [.. targets];
         }
         function.Labels[name] = function.Statements.Count;
-    }
-
-    Statement ReadStatement(Scope scope)
-    {
-        Register? guard = null;
-        bool negated = false;
-        if (Take("@"))
-        {
-            negated = Take("!");
-            var token = Next();
-            guard = scope.FindRegister(token.Text) ?? throw new PtxSyntaxException(token.Line, $"predicate '{token.Text}' is not declared");
-        }
-        var opcode = Next();
-        var operands = new List<Operand>();
-        if (!Is(";"))
-        {
-            do
-                operands.Add(ReadOperand(scope));
-            while (Take(","));
-        }
-        Expect(";");
-        return new Statement(opcode.Line, opcode.Text, operands, guard, negated, scope);
-    }
-
-    Operand ReadOperand(Scope scope)
-    {
-        if (Take("{"))
-            return List(scope, "}");
-        if (Take("("))
-            return List(scope, ")");
-        if (Take("!"))
-            return new Not(ReadOperand(scope));
-        if (Take("["))
-        {
-            var start = ReadOperand(scope);
-            long offset = 0;
-            if (Take("+"))
-                offset = Literal(scope) is Immediate immediate ? (long)immediate.Bits : throw new PtxSyntaxException(Here.Line, "an address offset must be a number");
-            Expect("]");
-            return new Address(start, offset);
-        }
-        var operand = Literal(scope);
-        return Take("|") ? new Pair(operand, Literal(scope)) : operand;
-    }
-
-    Vector List(Scope scope, string close)
-    {
-        var items = new List<Operand>();
-        while (!Take(close))
-        {
-            items.Add(ReadOperand(scope));
-            Take(",");
-        }
-        return new Vector(items);
-    }
-
-    Operand Literal(Scope scope)
-    {
-        bool negative = Take("-");
-        var token = Next();
-        string text = token.Text;
-        if (!char.IsAsciiDigit(text[0]))
-            return scope.FindRegister(text) ?? module.Registers.FindSpecial(text) ?? (Operand)new Name(text);
-        bool read = text.Length > 2 && text[0] == '0' && char.ToLowerInvariant(text[1]) is 'x' or 'f' or 'd'
-            ? ulong.TryParse(text.AsSpan(2), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out ulong bits)
-            : ulong.TryParse(text.TrimEnd('U'), NumberStyles.None, CultureInfo.InvariantCulture, out bits);
-        if (!read)
-            throw new PtxSyntaxException(token.Line, $"'{text}' is not a number");
-        return new Immediate(negative ? (ulong)-(long)bits : bits);
     }
 }

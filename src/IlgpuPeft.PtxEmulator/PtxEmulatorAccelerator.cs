@@ -19,7 +19,8 @@ public sealed class PtxEmulatorAccelerator : KernelAccelerator<PTXCompiledKernel
         IlgpuInternals.CheckVersion();
         if (!options.StockPipeline && context.Properties.OptimizationLevel > OptimizationLevel.O1)
             throw new ArgumentException(
-                "PtxEmulator: the context optimises at O2, which in ILGPU 1.5.3 moves loads across stores and barriers. Build it with Optimize(OptimizationLevel.O1).",
+                "PtxEmulator: the context optimises at O2, which in ILGPU 1.5.3 moves loads across stores and barriers. "
+                + "Build it with Optimize(OptimizationLevel.O1).",
                 nameof(context));
         Options = options;
         backend = new PTXBackend(context, CudaArchitecture.SM_80, CudaInstructionSet.ISA_80, null!);
@@ -32,7 +33,7 @@ public sealed class PtxEmulatorAccelerator : KernelAccelerator<PTXCompiledKernel
     /// <summary>How strictly kernels are run.</summary>
     public PtxEmulatorOptions Options { get; }
 
-    /// <summary>Counters of the last launch that ended well, or null.</summary>
+    /// <summary>Counters of the last launch that ended well, or null before the first.</summary>
     public LaunchCounters? LastLaunch { get; internal set; }
 
     internal AllocationTable Memory { get; } = new();

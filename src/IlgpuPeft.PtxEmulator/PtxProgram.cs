@@ -24,6 +24,7 @@ sealed class PtxProgram
         foreach (var call in code.OfType<Call>())
             call.Target = starts[call.Function];
         Code = [.. code];
+        Classes = [.. code.Select(instruction => instruction.Class)];
         Constants = [.. module.Registers.Constants];
         SpecialRegisters = [.. module.Registers.Special.Select(pair => (pair.Key, pair.Value))];
         RegisterBytes = module.Registers.Size;
@@ -34,6 +35,9 @@ sealed class PtxProgram
     public string Name { get; }
 
     public Instruction[] Code { get; }
+
+    /// <summary>The class of each instruction, beside the code because every step counts it.</summary>
+    public InstructionClass[] Classes { get; }
 
     public int EntryPc { get; }
 

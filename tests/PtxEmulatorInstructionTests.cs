@@ -21,7 +21,7 @@ public sealed class PtxEmulatorInstructionTests
     static readonly float[] Numbers =
     [
         0, -0f, 1, -1, 0.5f, 1.5f, 2.5f, -2.5f, 3.75f, 1e-3f, 1e10f, -1e10f, 3e38f, float.PositiveInfinity, float.NegativeInfinity, float.NaN,
-        1e-40f, 100, 0.1f, 7, 1e-20f, 65504, 65520, 1f / 3, 127.5f, 255.5f, -0.75f, 2147483648f, 4294967296f, 16777217f, 0.25f, 9,
+        1e-40f, 100, 0.1f, 257, 1e-20f, 65504, 65520, 1f / 3, 127.5f, 255.5f, -0.75f, 2147483648f, 4294967296f, 16777217f, 0.25f, 9,
     ];
 
     static uint[] Rotate(uint[] values, int by) => [.. values.Skip(by), .. values.Take(by)];

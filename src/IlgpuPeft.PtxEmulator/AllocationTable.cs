@@ -1,0 +1,93 @@
+namespace IlgpuPeft.PtxEmulator;
+
+/// <summary>One device allocation. Freed ones stay in the table for a while, so that a late access is recognised.</summary>
+sealed record Allocation(ulong Start, ulong Length, int Id)
+{
+    public bool Freed { get; set; }
+
+    public bool Contains(ulong first, ulong end) => !Freed && first >= Start && end <= Start + Length;
+}
+
+/// <summary>The device's memory: every allocation by address.</summary>
+sealed unsafe class AllocationTable : IDisposable
+{
+    /// <summary>Bytes of freed memory that are kept out of use.</summary>
+    const long Quarantine = 64L << 20;
+
+    readonly SortedList<ulong, Allocation> byStart = [];
+    readonly Queue<Allocation> freed = new();
+    readonly Lock gate = new();
+    long freedBytes;
+    int nextId;
+
+    public Allocation Allocate(long bytes)
+    {
+        ulong length = (ulong)Math.Max(0, bytes);
+        var memory = System.Runtime.InteropServices.NativeMemory.AlignedAlloc((nuint)Math.Max(1, length), 256);
+        lock (gate)
+        {
+            var allocation = new Allocation((ulong)memory, length, nextId++);
+            byStart.Add(allocation.Start, allocation);
+            return allocation;
+        }
+    }
+
+    public void Free(Allocation allocation)
+    {
+        lock (gate)
+        {
+            allocation.Freed = true;
+            freed.Enqueue(allocation);
+            freedBytes += (long)allocation.Length;
+            while (freedBytes > Quarantine)
+            {
+                var oldest = freed.Dequeue();
+                freedBytes -= (long)oldest.Length;
+                Release(oldest);
+            }
+        }
+    }
+
+    /// <summary>The last allocation, live or freed, that starts at or below an address.</summary>
+    public Allocation? Find(ulong address)
+    {
+        lock (gate)
+        {
+            int low = 0, high = byStart.Count - 1;
+            while (low <= high)
+            {
+                int middle = (low + high) / 2;
+                if (byStart.Keys[middle] <= address)
+                    low = middle + 1;
+                else
+                    high = middle - 1;
+            }
+            return high < 0 ? null : byStart.Values[high];
+        }
+    }
+
+    /// <summary>Says why an access of <paramref name="size"/> bytes is not allowed, or null if it is.</summary>
+    public string? Problem(ulong address, int size)
+    {
+        var near = Find(address);
+        if (near != null && near.Contains(address, address + (ulong)size))
+            return null;
+        if (near != null && near.Freed && address < near.Start + near.Length)
+            return $"buffer {near.Id} of {near.Length} bytes is used after it was freed";
+        if (near != null && !near.Freed && address < near.Start + near.Length + (1 << 20))
+            return $"out of bounds: {size} bytes at byte {address - near.Start} of buffer {near.Id}, which has {near.Length} bytes";
+        return address < 4096 ? $"out of bounds: {size} bytes at a null address" : $"out of bounds: {size} bytes outside every buffer";
+    }
+
+    public void Dispose()
+    {
+        foreach (var allocation in byStart.Values.ToArray())
+            Release(allocation);
+    }
+
+    void Release(Allocation allocation)
+    {
+        byStart.Remove(allocation.Start);
+        System.Runtime.InteropServices.NativeMemory.AlignedFree((void*)allocation.Start);
+    }
+}

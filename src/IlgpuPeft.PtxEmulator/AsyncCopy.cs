@@ -1,0 +1,65 @@
+using System.Numerics;
+
+namespace IlgpuPeft.PtxEmulator;
+
+/// <summary>`cp.async`: from global to shared memory, past the registers.</summary>
+sealed unsafe class AsyncCopy(Register to, long toOffset, Register from, long fromOffset, int size, Register? used) : Instruction
+{
+    public override InstructionClass Class => InstructionClass.Memory;
+
+    public override void Execute(EmulatedWarp warp, uint mask)
+    {
+        ulong* targets = stackalloc ulong[EmulatedWarp.Size], sources = stackalloc ulong[EmulatedWarp.Size];
+        MemoryAccess.Addresses(warp, to, toOffset, targets);
+        MemoryAccess.Addresses(warp, from, fromOffset, sources);
+        Allocation? last = null;
+        MemoryAccess.Check(warp, Space.Shared, targets, mask, size, ref last);
+        // Bytes beyond the used ones are zeros and are not read.
+        uint reading = 0;
+        for (uint rest = mask; rest != 0; rest &= rest - 1)
+        {
+            int lane = BitOperations.TrailingZeroCount(rest);
+            reading |= Used(warp, lane) > 0 ? 1u << lane : 0;
+        }
+        if (reading != 0)
+        {
+            MemoryAccess.Check(warp, Space.Global, sources, reading, used == null ? size : 1, ref last);
+            MemoryAccess.Count(warp, Space.Global, sources, reading, size, store: false);
+        }
+        MemoryAccess.Count(warp, Space.Shared, targets, mask, size, store: true);
+        for (uint rest = mask; rest != 0; rest &= rest - 1)
+        {
+            int lane = BitOperations.TrailingZeroCount(rest), length = Used(warp, lane);
+            var data = new byte[size];
+            if (length > 0)
+            {
+                if (used != null && warp.Block.Launch.Memory.Problem(sources[lane], length) is { } problem)
+                    throw PtxEmulatorException.At(warp, lane, problem, sources[lane]);
+                new ReadOnlySpan<byte>((void*)sources[lane], length).CopyTo(data);
+            }
+            warp.Copies.Start(warp, lane, targets[lane], data);
+        }
+    }
+
+    int Used(EmulatedWarp warp, int lane) =>
+        used == null ? size : (int)Math.Min((uint)size, (uint)RegisterLanes.Read(warp.Registers + used.Slot, used.LaneSize, lane));
+}
+
+sealed class CommitCopies : Instruction
+{
+    public override InstructionClass Class => InstructionClass.Memory;
+
+    public override void Execute(EmulatedWarp warp, uint mask) => warp.Copies.Commit(mask);
+}
+
+sealed class WaitForCopies(int left, bool all) : Instruction
+{
+    public override InstructionClass Class => InstructionClass.Memory;
+
+    public override void Execute(EmulatedWarp warp, uint mask)
+    {
+        if (all)
+            warp.Copies.Commit(mask);
+        warp.Copies.Wait(warp, mask, left);
+    }
+}

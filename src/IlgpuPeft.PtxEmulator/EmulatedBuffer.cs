@@ -1,0 +1,76 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+using ILGPU;
+using ILGPU.Runtime;
+
+namespace IlgpuPeft.PtxEmulator;
+
+/// <summary>Device memory: 256-byte aligned host memory, so that an address in PTX is a plain pointer.</summary>
+sealed unsafe class EmulatedBuffer : MemoryBuffer
+{
+    readonly AllocationTable memory;
+    readonly Allocation allocation;
+
+    public EmulatedBuffer(PtxEmulatorAccelerator accelerator, long length, int elementSize) : base(accelerator, length, elementSize)
+    {
+        memory = accelerator.Memory;
+        allocation = memory.Allocate(length * elementSize);
+        NativePtr = (nint)allocation.Start;
+    }
+
+    protected override void MemSet(AcceleratorStream stream, byte value, in ArrayView<byte> targetView) =>
+        NativeMemory.Fill((void*)targetView.LoadEffectiveAddressAsPtr(), (nuint)targetView.LengthInBytes, value);
+
+    protected override void CopyFrom(AcceleratorStream stream, in ArrayView<byte> sourceView, in ArrayView<byte> targetView) =>
+        Copy(sourceView, targetView);
+
+    protected override void CopyTo(AcceleratorStream stream, in ArrayView<byte> sourceView, in ArrayView<byte> targetView) =>
+        Copy(sourceView, targetView);
+
+    protected override void DisposeAcceleratorObject(bool disposing) => memory.Free(allocation);
+
+    static void Copy(in ArrayView<byte> source, in ArrayView<byte> target) => Buffer.MemoryCopy(
+        (void*)source.LoadEffectiveAddressAsPtr(), (void*)target.LoadEffectiveAddressAsPtr(), target.LengthInBytes, source.LengthInBytes);
+}
+
+/// <summary>A stream of launches that have all ended when the call returns.</summary>
+sealed class EmulatedStream(Accelerator accelerator) : AcceleratorStream(accelerator)
+{
+    public override void Synchronize()
+    {
+    }
+
+    protected override ProfilingMarker AddProfilingMarkerInternal() => new EmulatedMarker(Accelerator);
+
+    protected override void DisposeAcceleratorObject(bool disposing)
+    {
+    }
+}
+
+/// <summary>A point in time of the host: between two of them lies emulation, not what a GPU would take.</summary>
+sealed class EmulatedMarker(Accelerator accelerator) : ProfilingMarker(accelerator)
+{
+    readonly long time = Stopwatch.GetTimestamp();
+
+    public override void Synchronize()
+    {
+    }
+
+    public override TimeSpan MeasureFrom(ProfilingMarker marker) => marker is EmulatedMarker earlier
+        ? Stopwatch.GetElapsedTime(earlier.time, time)
+        : throw new ArgumentException($"PtxEmulator: the marker is a {marker.GetType().Name}, expected one of an emulated stream.", nameof(marker));
+
+    protected override void DisposeAcceleratorObject(bool disposing)
+    {
+    }
+}
+
+/// <summary>Host memory needs no locking here: the device is the host.</summary>
+sealed class EmulatedPageLock<T> : PageLockScope<T> where T : unmanaged
+{
+    public EmulatedPageLock(Accelerator accelerator, IntPtr pinned, long length) : base(accelerator, length) => AddrOfLockedObject = pinned;
+
+    protected override void DisposeAcceleratorObject(bool disposing)
+    {
+    }
+}

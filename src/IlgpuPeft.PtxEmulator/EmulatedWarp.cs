@@ -1,0 +1,260 @@
+using System.Numerics;
+using System.Runtime.InteropServices;
+
+namespace IlgpuPeft.PtxEmulator;
+
+/// <summary>Where a warp stopped running.</summary>
+enum WarpState { Ready, AtBarrier, Finished }
+
+/// <summary>
+/// 32 threads in lockstep. Where they disagree on a branch, a stack holds the paths still to run: each entry is a program
+/// counter, the lanes on that path, and the instruction at which they meet the others again (the immediate post-dominator).
+/// </summary>
+sealed unsafe class EmulatedWarp : IDisposable
+{
+    public const int Size = 32;
+
+    const int MaxDepth = 64;
+
+    struct Path
+    {
+        public int Pc;
+        public int Join;
+        public uint Lanes;
+        public int Depth;
+    }
+
+    readonly PtxProgram program;
+    Path[] paths = new Path[16];
+    int top;
+
+    public EmulatedWarp(Block block, int index)
+    {
+        Block = block;
+        Index = index;
+        program = block.Launch.Program;
+        int lanes = Math.Min(Size, block.ThreadCount - (index * Size));
+        AllLanes = lanes == Size ? uint.MaxValue : (1u << lanes) - 1;
+        Registers = (byte*)NativeMemory.AlignedAlloc((nuint)Math.Max(32, program.RegisterBytes), 32);
+        LaneMemory = (byte*)NativeMemory.AlignedAlloc((nuint)Math.Max(32, program.LaneBytes * Size), 32);
+    }
+
+    public Block Block { get; }
+
+    /// <summary>Position in the block.</summary>
+    public int Index { get; }
+
+    /// <summary>Lanes that have a thread: all 32, except in the last warp of a block.</summary>
+    public uint AllLanes { get; }
+
+    /// <summary>Lanes whose thread has not returned.</summary>
+    public uint Alive { get; private set; }
+
+    public byte* Registers { get; }
+
+    /// <summary>`.local` memory and function parameters, one stretch of <see cref="PtxProgram.LaneBytes"/> per lane.</summary>
+    public byte* LaneMemory { get; }
+
+    /// <summary>Index of the next instruction of the lanes that are running.</summary>
+    public int Pc
+    {
+        get => paths[top].Pc;
+        set => paths[top].Pc = value;
+    }
+
+    /// <summary>The instruction being executed, for errors.</summary>
+    public Instruction? Current { get; private set; }
+
+    public WarpState State { get; private set; }
+
+    /// <summary>Grows at each warp or block barrier; two accesses at the same time are not ordered.</summary>
+    public int Time { get; set; }
+
+    /// <summary>The barrier that the warp waits at.</summary>
+    public Barrier? Waiting { get; private set; }
+
+    public Counters Counters => Block.Counters;
+
+    public AsyncCopies Copies { get; } = new();
+
+    /// <summary>Puts all threads at the entry point.</summary>
+    public void Start()
+    {
+        NativeMemory.Clear(Registers, (nuint)program.RegisterBytes);
+        NativeMemory.Clear(LaneMemory, (nuint)(program.LaneBytes * Size));
+        foreach (var (register, bits) in program.Constants)
+            RegisterLanes.Fill(this, register, bits);
+        foreach (var (name, register) in program.SpecialRegisters)
+            for (int lane = 0; lane < Size; lane++)
+                ((uint*)(Registers + register.Slot))[lane] = SpecialRegisters.Value(name, this, lane);
+        Alive = AllLanes;
+        State = WarpState.Ready;
+        Time = 0;
+        Waiting = null;
+        Copies.Clear();
+        top = 0;
+        paths[0] = new Path { Pc = program.EntryPc, Join = -1, Lanes = AllLanes, Depth = 0 };
+    }
+
+    /// <summary>Runs until the warp waits at a barrier, ends, or has run <paramref name="budget"/> instructions; returns how many it ran.</summary>
+    public long Run(long budget)
+    {
+        var code = program.Code;
+        var classes = program.Classes;
+        long ran = 0;
+        while (State == WarpState.Ready && ran < budget)
+        {
+            ref var path = ref paths[top];
+            if (path.Lanes == 0 || path.Pc == path.Join)
+            {
+                if (top == 0)
+                {
+                    State = WarpState.Finished;
+                    break;
+                }
+                top--;
+                continue;
+            }
+            var kind = classes[path.Pc];
+            var instruction = code[path.Pc++];
+            Current = instruction;
+            uint mask = path.Lanes;
+            if (instruction.Guard >= 0)
+            {
+                uint guard = *(uint*)(Registers + instruction.Guard);
+                mask &= instruction.GuardNegated ? ~guard : guard;
+            }
+            ran++;
+            Counters.Instruction(kind, mask);
+            if (instruction.Guard >= 0 && kind == InstructionClass.Control)
+                Counters.Branches++;
+            if (mask != 0)
+                instruction.Execute(this, mask);
+        }
+        return ran;
+    }
+
+    /// <summary>Sends the lanes of <paramref name="taken"/> to <paramref name="target"/>; the others go on with the next instruction.</summary>
+    public void Branch(uint taken, int target, int join)
+    {
+        ref var path = ref paths[top];
+        if (taken == path.Lanes)
+        {
+            path.Pc = target;
+            return;
+        }
+        Counters.DivergentBranches++;
+        int next = path.Pc, depth = path.Depth;
+        uint others = path.Lanes & ~taken;
+        path.Pc = join;
+        // Without a common instruction to meet at, the paths run to their end one after the other.
+        if (join < 0)
+            path.Lanes = 0;
+        if (next != join)
+            Push(new Path { Pc = next, Join = join, Lanes = others, Depth = depth });
+        if (target != join)
+            Push(new Path { Pc = target, Join = join, Lanes = taken, Depth = depth });
+    }
+
+    /// <summary>Whether the mask is all lanes of the running path.</summary>
+    public bool Runs(uint mask) => mask == paths[top].Lanes;
+
+    /// <summary>Sends lanes to several targets; lanes that are in no set go on with the next instruction.</summary>
+    public void Scatter(uint[] lanesOf, int[] targets, int join)
+    {
+        int only = Array.FindIndex(lanesOf, Runs);
+        if (only >= 0)
+        {
+            Pc = targets[only];
+            return;
+        }
+        Counters.DivergentBranches++;
+        var path = paths[top];
+        uint others = path.Lanes;
+        paths[top].Pc = join;
+        if (join < 0)
+            paths[top].Lanes = 0;
+        for (int i = 0; i < targets.Length; i++)
+        {
+            others &= ~lanesOf[i];
+            if (lanesOf[i] != 0 && targets[i] != join)
+                Push(new Path { Pc = targets[i], Join = join, Lanes = lanesOf[i], Depth = path.Depth });
+        }
+        if (others != 0 && path.Pc != join)
+            Push(new Path { Pc = path.Pc, Join = join, Lanes = others, Depth = path.Depth });
+    }
+
+    /// <summary>Lets the running lanes execute a function; they go on behind the call when all have returned.</summary>
+    public void Call(int target, uint lanes)
+    {
+        if (lanes != paths[top].Lanes)
+            throw Fault("a call under a predicate that differs between threads is not supported");
+        // Registers are laid out once per function, so a function cannot be inside itself.
+        if (paths[top].Depth == MaxDepth)
+            throw Fault("functions call each other too deeply; recursion is not supported");
+        Push(new Path { Pc = target, Join = -1, Lanes = lanes, Depth = paths[top].Depth + 1 });
+    }
+
+    /// <summary>The lanes return from the function they are in; from the kernel itself, they end.</summary>
+    public void Return(uint lanes)
+    {
+        int depth = paths[top].Depth;
+        for (int i = top; i >= 0 && paths[i].Depth == depth; i--)
+            paths[i].Lanes &= ~lanes;
+        if (depth == 0)
+            Alive &= ~lanes;
+    }
+
+    /// <summary>The lanes end, in whatever function they are.</summary>
+    public void Exit(uint lanes)
+    {
+        for (int i = 0; i <= top; i++)
+            paths[i].Lanes &= ~lanes;
+        Alive &= ~lanes;
+    }
+
+    /// <summary>Stops the warp until all warps of the block are at the same barrier.</summary>
+    public void Wait(Barrier barrier, uint lanes)
+    {
+        if (lanes != AllLanes)
+        {
+            int missing = BitOperations.TrailingZeroCount(AllLanes & ~lanes);
+            string why = (Alive >> missing & 1) == 0 ? "it has returned" : "it is on another path";
+            throw Fault($"divergent barrier: lane {missing} does not reach the barrier together with the other threads of its warp; {why}", lanes);
+        }
+        Waiting = barrier;
+        State = WarpState.AtBarrier;
+    }
+
+    /// <summary>Lets a warp that waits go on.</summary>
+    public void Resume()
+    {
+        Waiting = null;
+        State = WarpState.Ready;
+    }
+
+    /// <summary>Warp-wide instructions need every living lane that they name.</summary>
+    public void RequireConverged(uint lanes, uint named)
+    {
+        uint missing = named & Alive & ~lanes;
+        if (missing != 0)
+            throw Fault($"lane {BitOperations.TrailingZeroCount(missing)} is named by the member mask but is on another path", lanes);
+    }
+
+    /// <summary>An error of the current instruction at its first lane.</summary>
+    public PtxEmulatorException Fault(string problem, uint lanes = 0, ulong? address = null) =>
+        PtxEmulatorException.At(this, BitOperations.TrailingZeroCount((lanes == 0 ? paths[top].Lanes : lanes) | 0x8000_0000), problem, address);
+
+    public void Dispose()
+    {
+        NativeMemory.AlignedFree(Registers);
+        NativeMemory.AlignedFree(LaneMemory);
+    }
+
+    void Push(Path path)
+    {
+        if (top + 1 == paths.Length)
+            Array.Resize(ref paths, 2 * paths.Length);
+        paths[++top] = path;
+    }
+}

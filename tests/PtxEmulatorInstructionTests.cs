@@ -1,5 +1,4 @@
 using System.Numerics;
-using IlgpuPeft.PtxEmulator;
 using Xunit;
 
 namespace IlgpuPeft.Tests;

@@ -2,7 +2,7 @@
 //
 // Maths      c[i,j] = beta·c[i,j] + alpha·Σ_k x[i,k]·w[j,k]; eight partial sums per output (four for f64), joined at the end
 // Shapes     x [m ≤ 16, K] dense, w [n, K] dense or stored; c by two strides, so that it serves x·Wᵀ and the mirrored W·xᵀ
-// Layout     w row-major, read once and in order. Rows that are not dense in T are converted four at a time into scratch; see Nf4MatVec for NF4
+// Layout     w row-major, read once and in order. Rows that are not dense in T are converted four at a time into scratch, or in registers: Nf4MatVec, Bf16MatVec
 // Floor      the bytes of w: bound by memory for m = 1, by FMA above about 4 rows
 // Numerics   as Gemm; an output does not depend on the neighbours that share its register block
 // Source     none beyond Gemm's
@@ -40,10 +40,18 @@ static unsafe class MatVec
             input = new Operand<T>((nint)permuted, k, true);
         }
 
+        bool widened = m == 1 && typeof(T) == typeof(float) && many.Weight is not null && Bf16MatVec.Supports(many.Weight);
+        if (widened)
+        {
+            T* permuted = Scratch.Get<T>(ScratchSlot.PermutedInput, k);
+            Bf16MatVec.Permute((float*)few.At(0, 0), (float*)permuted, k);
+            input = new Operand<T>((nint)permuted, k, true);
+        }
+
         int rowsPerTask = RowsTogether * Math.Max(1, WeightsPerTask / RowsTogether / Math.Max(1, k));
         Workers.Run((n + rowsPerTask - 1) / rowsPerTask, new Job<T>
         {
-            Few = input, Many = many, InRegisters = inRegisters, C = c, StrideFew = strideFew, StrideMany = strideMany,
+            Few = input, Many = many, InRegisters = inRegisters, Widened = widened, C = c, StrideFew = strideFew, StrideMany = strideMany,
             M = m, N = n, K = k, RowsPerTask = rowsPerTask, Alpha = alpha, Beta = beta,
         });
     }
@@ -51,7 +59,7 @@ static unsafe class MatVec
     struct Job<T> : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         public Operand<T> Few, Many;
-        public bool InRegisters;
+        public bool InRegisters, Widened;
         public T* C;
         public long StrideFew, StrideMany;
         public int M, N, K, RowsPerTask;
@@ -66,6 +74,16 @@ static unsafe class MatVec
                 for (int j = first; j < last; j++, scales += K / Nf4MatVec.Unit)
                 {
                     Put(0, j, T.CreateTruncating(Nf4MatVec.Dot(Many.Weight!, j * (long)K, K, scales, (float*)Few.Values)));
+                }
+
+                return;
+            }
+
+            if (Widened)
+            {
+                for (int j = first; j < last; j++)
+                {
+                    Put(0, j, T.CreateTruncating(Bf16MatVec.Dot((ushort*)Many.Weight!.Values.Address + j * (long)K, K, (float*)Few.Values)));
                 }
 
                 return;

@@ -32,6 +32,30 @@ static unsafe class Nf4Decoder
         return ((float*)scales.NestedMap.Address)[code] * ((float*)scales.NestedAbsMax.Address)[block / NestedBlock] + scales.NestedOffset;
     }
 
+    /// <summary>The scales of consecutive blocks, with double quantisation: the same bits as <see cref="Scale"/>, eight at a time.</summary>
+    public static void NestedScales(Nf4Scales scales, long block, int count, float* destination)
+    {
+        byte* codes = (byte*)scales.AbsMax.Address + block;
+        float* map = (float*)scales.NestedMap.Address, nested = (float*)scales.NestedAbsMax.Address;
+        float offset = scales.NestedOffset;
+        for (int i = 0; i < count;)
+        {
+            // Blocks up to here share one nested scale.
+            int end = (int)Math.Min(count, i + NestedBlock - (block + i) % NestedBlock);
+            float factor = nested[(block + i) / NestedBlock];
+            for (; Avx2.IsSupported && i + 8 <= end; i += 8)
+            {
+                var values = Avx2.GatherVector256(map, Avx2.ConvertToVector256Int32(codes + i), sizeof(float));
+                (values * factor + Vector256.Create(offset)).Store(destination + i);
+            }
+
+            for (; i < end; i++)
+            {
+                destination[i] = map[codes[i]] * factor + offset;
+            }
+        }
+    }
+
     /// <summary>Elements <paramref name="start"/> to <paramref name="start"/> + <paramref name="count"/> - 1 of the flattened matrix.</summary>
     public static void Decode(Weight weight, long start, int count, float* destination)
     {

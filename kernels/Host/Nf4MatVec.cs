@@ -47,18 +47,15 @@ static unsafe class Nf4MatVec
         }
 
         float* result = Scratch.Get<float>(ScratchSlot.BlockScales, count / Unit);
-        long block = start / scales.BlockSize;
-        int position = (int)(start % scales.BlockSize);
-        float scale = Nf4Decoder.Scale(scales, block);
-        for (int unit = 0; unit < count / Unit; unit++, position += Unit)
+        if (scales.BlockSize == Unit)
         {
-            if (position == scales.BlockSize)
-            {
-                position = 0;
-                scale = Nf4Decoder.Scale(scales, ++block);
-            }
+            Nf4Decoder.NestedScales(scales, start / Unit, count / Unit, result);
+            return result;
+        }
 
-            result[unit] = scale;
+        for (int unit = 0; unit < count / Unit; unit++)
+        {
+            result[unit] = Nf4Decoder.Scale(scales, (start + unit * Unit) / scales.BlockSize);
         }
 
         return result;

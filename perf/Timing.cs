@@ -20,7 +20,15 @@ static class Timing
         {
             for (int a = 0; a < actions.Length; a++)
             {
-                seconds[a][round] = actions[a] is { } action ? Seconds(action, repeats[a]) : double.NaN;
+                if (actions[a] is { } action)
+                {
+                    Settle(action);
+                    seconds[a][round] = Seconds(action, repeats[a]);
+                }
+                else
+                {
+                    seconds[a][round] = double.NaN;
+                }
             }
         }
 
@@ -30,6 +38,19 @@ static class Timing
         }
 
         return [.. seconds.Select(samples => new Sample(samples[rounds / 2], samples[0]))];
+    }
+
+    /// <summary>
+    /// Runs an action untimed for a while: OpenBLAS' threads spin for some 30 ms after a product, on cores that the next competitor needs, and a thread that
+    /// was parked takes some milliseconds to get a core of its own.
+    /// </summary>
+    static void Settle(Action action)
+    {
+        long start = Stopwatch.GetTimestamp();
+        while (Stopwatch.GetElapsedTime(start).TotalMilliseconds < 40)
+        {
+            action();
+        }
     }
 
     static int Repeats(Action action, double minimumSeconds)

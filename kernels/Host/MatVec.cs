@@ -16,7 +16,7 @@ namespace IlgpuPeft.Kernels;
 static unsafe class MatVec
 {
     const int MaxRows = 16;
-    const int WeightsPerTask = 1 << 15; // some 10 µs
+    const int WeightsPerTask = 1 << 16; // some 10 µs
     const int RowsTogether = 4;
 
     /// <summary>Whether a product with <paramref name="rows"/> rows of <paramref name="few"/> is faster here than packed.</summary>
@@ -71,7 +71,17 @@ static unsafe class MatVec
             if (InRegisters && M == 1)
             {
                 float* scales = Nf4MatVec.Scales(Many.Weight!, first * (long)K, (last - first) * K);
-                for (int j = first; j < last; j++, scales += K / Nf4MatVec.Unit)
+                int j = first, units = K / Nf4MatVec.Unit;
+                for (; j + 3 < last; j += 4, scales += 4 * units)
+                {
+                    var dots = Nf4MatVec.Dot4(Many.Weight!, j * (long)K, K, scales, (float*)Few.Values);
+                    for (int r = 0; r < 4; r++)
+                    {
+                        Put(0, j + r, T.CreateTruncating(dots[r]));
+                    }
+                }
+
+                for (; j < last; j++, scales += units)
                 {
                     Put(0, j, T.CreateTruncating(Nf4MatVec.Dot(Many.Weight!, j * (long)K, K, scales, (float*)Few.Values)));
                 }

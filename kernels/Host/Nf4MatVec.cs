@@ -61,11 +61,32 @@ static unsafe class Nf4MatVec
         return result;
     }
 
-    /// <summary>A row times a permuted x.</summary>
-    public static float Dot(Weight weight, long start, int count, float* scales, float* x)
+    /// <summary>Four consecutive rows times a permuted x. A row's sum does not depend on its place among the four.</summary>
+    public static Vector128<float> Dot4(Weight weight, long start, int count, float* scales, float* x)
     {
         byte* codes = (byte*)weight.Values.Address + start / 2;
+        int bytes = count / 2, units = count / Unit;
         var planes = new Nf4Decoder.Nf4Planes();
+        var first = Total(planes, codes, count, scales, x);
+        var second = Total(planes, codes + bytes, count, scales + units, x);
+        var third = Total(planes, codes + 2 * bytes, count, scales + 2 * units, x);
+        var fourth = Total(planes, codes + 3 * bytes, count, scales + 3 * units, x);
+        var sums = Avx.HorizontalAdd(Avx.HorizontalAdd(first, second), Avx.HorizontalAdd(third, fourth));
+        return sums.GetLower() + sums.GetUpper();
+    }
+
+    /// <summary>A row times a permuted x, summed in the order of <see cref="Dot4"/>.</summary>
+    public static float Dot(Weight weight, long start, int count, float* scales, float* x)
+    {
+        var total = Total(new Nf4Decoder.Nf4Planes(), (byte*)weight.Values.Address + start / 2, count, scales, x);
+        var sums = Avx.HorizontalAdd(Avx.HorizontalAdd(total, total), total);
+        return (sums.GetLower() + sums.GetUpper()).ToScalar();
+    }
+
+    /// <summary>The partial sums of a row.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    static Vector256<float> Total(in Nf4Decoder.Nf4Planes planes, byte* codes, int count, float* scales, float* x)
+    {
         Vector256<float> total = default;
         for (int done = 0; done < count; done += Unit, codes += Unit / 2, x += Unit, scales++)
         {
@@ -81,7 +102,7 @@ static unsafe class Nf4MatVec
             total = Simd.Fma(Vector256.Create(*scales), left + right, total);
         }
 
-        return Vector256.Sum(total);
+        return total;
     }
 
     /// <summary>Weights in the permuted order.</summary>

@@ -23,8 +23,8 @@ static unsafe class Workers
     // bits 0-15 workers inside, bit 16 open, bits 32-63 job number. A worker that comes late finds the job closed and touches nothing of it.
     const long Open = 1L << 16, Inside = Open - 1;
 
-    // About 30 µs of `pause`: longer than the serial stretches between two kernels of a training step, far shorter than a scheduler slice.
-    const int SpinsBeforeParking = 500;
+    // Some 100 µs of `pause`: longer than the serial stretches between two kernels of a token or a training step, shorter than a scheduler slice.
+    const int SpinsBeforeParking = 5000;
 
     static readonly Lock Gate = new();
     static readonly List<Worker> Pool = [];

@@ -19,11 +19,14 @@ public partial class LayeringTests
         ["IlgpuPeft.Kernels"] = [],
         ["IlgpuPeft"] = ["IlgpuPeft.Kernels"],
         ["IlgpuPeft.Cli"] = ["IlgpuPeft"],
-        ["IlgpuPeft.Tests"] = ["IlgpuPeft.Cli"],
+        ["IlgpuPeft.PtxEmulator"] = [],
+        ["IlgpuPeft.Tests"] = ["IlgpuPeft.Cli", "IlgpuPeft.PtxEmulator"],
         ["IlgpuPeft.Perf"] = ["IlgpuPeft", "IlgpuPeft.Kernels"],
     };
 
-    static readonly string Root = TestAssets.Checkout(), Library = Path.Combine(Root, "src", "IlgpuPeft");
+    static string Root => TestAssets.Checkout();
+
+    static string Library => Path.Combine(Root, "src", "IlgpuPeft");
 
     [Fact]
     public void Library_everyFile_usesOnlyFoldersBeforeItsOwn()

@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using Xunit;
 
 namespace IlgpuPeft.Tests;
@@ -25,12 +24,33 @@ static class TestAssets
         return path;
     }
 
-    /// <summary>The root of the checkout, for tests that read the project's own files.</summary>
-    public static string Checkout([CallerFilePath] string here = "") => System.IO.Path.GetFullPath(System.IO.Path.Combine(System.IO.Path.GetDirectoryName(here)!, ".."));
+    /// <summary>The root of the checkout, for tests that read the project's own files; skips the calling test where the tests run without one.</summary>
+    public static string Checkout()
+    {
+        if (FindCheckout() is not { } root)
+        {
+            Assert.Skip("needs the checkout that the tests were built in, and runs outside of it");
+            throw new InvalidOperationException("not reached: Skip throws");
+        }
+
+        return root;
+    }
 
     static string? FindRoot()
     {
-        string beside = System.IO.Path.GetFullPath(System.IO.Path.Combine(Checkout(), "..", "shared"));
+        string? beside = FindCheckout() is { } root ? System.IO.Path.GetFullPath(System.IO.Path.Combine(root, "..", "shared")) : null;
         return Directory.Exists(beside) ? beside : null;
+    }
+
+    // From the built program upwards: paths that the compiler noted are rewritten in a deterministic build.
+    static string? FindCheckout()
+    {
+        string? folder = AppContext.BaseDirectory;
+        while (folder is not null && !File.Exists(System.IO.Path.Combine(folder, "IlgpuPeft.sln")))
+        {
+            folder = System.IO.Path.GetDirectoryName(folder);
+        }
+
+        return folder;
     }
 }

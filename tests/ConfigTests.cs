@@ -265,7 +265,7 @@ public sealed class ConfigTests : IDisposable
         Assert.Equal(["base_model", "datasets", "lora_r", "nonsense", "learning_rate", "lora_r"], failure.Problems.Select(problem => problem.Key));
         Assert.Equal([0, 0, 1, 2, 3, 4], failure.Problems.Select(problem => problem.Line));
         Assert.Equal(6, failure.Message.Split('\n').Length);
-        Assert.Contains($"{Path.Combine(folder, "run.yaml")}:3: learning_rate: expected a number from", failure.Message, StringComparison.Ordinal);
+        Assert.Contains($"{Path.Combine(folder, "run.yaml")}:3: learning_rate: expected a number above 0, up to 10, got", failure.Message, StringComparison.Ordinal);
     }
 
     [Fact]

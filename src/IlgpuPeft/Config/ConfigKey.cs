@@ -56,7 +56,13 @@ static class Key<T>
 
     /// <summary>A number from <paramref name="least"/> to <paramref name="most"/>, both allowed.</summary>
     public static ConfigKey<T> Number(string name, string help, double least, double most, Func<T, double?> get, Func<T, double, T> set) => Scalar(name, ConfigKind.Number,
-        most == double.MaxValue ? least == double.Epsilon ? "a number above 0" : $"a number of at least {least}" : $"a number from {least} to {most}", help,
+        (least == double.Epsilon, most == double.MaxValue) switch
+        {
+            (true, true) => "a number above 0",
+            (true, false) => $"a number above 0, up to {most}",
+            (false, true) => $"a number of at least {least}",
+            _ => $"a number from {least} to {most}",
+        }, help,
         text => double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double number) && number >= least && number <= most ? number : (double?)null,
         value => get(value), (value, number) => set(value, number!.Value));
 

@@ -170,7 +170,9 @@ public class Nf4Tests
             float halfGap = (Nf4.Codes[1] - Nf4.Codes[0]) / 2;
             for (int i = 0; i < weights.Length; i++)
             {
-                Assert.InRange(MathF.Abs(weights[i] - restored[i]), 0, halfGap * absMax[i / 64] * 1.00001f);
+                // bitsandbytes divides by no less than 1e-38, so a block that is smaller still rounds towards zero.
+                float scale = absMax[i / 64];
+                Assert.InRange(MathF.Abs(weights[i] - restored[i]), 0, scale < 1e-38f ? scale : halfGap * scale * 1.00001f);
             }
         }, iter: 200);
 

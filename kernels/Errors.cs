@@ -50,6 +50,16 @@ static class Expect
         }
     }
 
+    /// <summary>Every slice holds <paramref name="length"/> elements of one type.</summary>
+    public static void Elements(string operation, DType type, long length, params ReadOnlySpan<(string Name, Slice Slice)> slices)
+    {
+        foreach (var (name, slice) in slices)
+        {
+            Type(operation, name, slice, type);
+            Length(operation, name, slice, length);
+        }
+    }
+
     /// <summary>The slices of a weight have the types and lengths that its extents and block size call for.</summary>
     public static void Weight(string operation, string name, Weight weight)
     {

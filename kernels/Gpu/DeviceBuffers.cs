@@ -1,0 +1,60 @@
+using ILGPU;
+using ILGPU.Runtime;
+
+namespace IlgpuPeft.Kernels;
+
+/// <summary>The allocations of one accelerator, found again by address: what turns a <see cref="Slice"/> into the view that ILGPU launches and copies with.</summary>
+sealed class DeviceBuffers(Accelerator accelerator, AcceleratorStream stream)
+{
+    readonly List<nint> starts = []; // ascending
+    readonly List<MemoryBuffer1D<byte, Stride1D.Dense>> buffers = []; // in the same order
+
+    /// <summary>How many allocations were ever made.</summary>
+    public long Allocations { get; private set; }
+
+    /// <summary>Reserves zeroed bytes, aligned to 256.</summary>
+    public nint Allocate(long bytes)
+    {
+        var buffer = accelerator.Allocate1D<byte>(bytes);
+        buffer.View.MemSetToZero(stream);
+        int place = ~starts.BinarySearch(buffer.NativePtr);
+        starts.Insert(place, buffer.NativePtr);
+        buffers.Insert(place, buffer);
+        Allocations++;
+        return buffer.NativePtr;
+    }
+
+    public void Free(nint address)
+    {
+        int place = starts.BinarySearch(address);
+        buffers[place].Dispose();
+        starts.RemoveAt(place);
+        buffers.RemoveAt(place);
+    }
+
+    /// <summary>The elements of a slice; none for a slice that was left out.</summary>
+    /// <exception cref="ArgumentException">The slice lies outside what is allocated: it was freed, or belongs to another device.</exception>
+    public ArrayView<T> View<T>(Slice slice) where T : unmanaged
+    {
+        if (slice.IsEmpty)
+        {
+            return default;
+        }
+
+        int place = starts.BinarySearch(slice.Address);
+        place = place >= 0 ? place : ~place - 1;
+        long offset = place < 0 ? 0 : slice.Address - starts[place];
+        if (place < 0 || offset + slice.Bytes > buffers[place].Length)
+        {
+            throw new ArgumentException($"a slice of {slice.Length} elements of {slice.Type} at 0x{slice.Address:x} is not allocated on this device. It was freed, or belongs to another device.");
+        }
+
+        int size = Interop.SizeOf<T>();
+        if (offset % size != 0)
+        {
+            throw new ArgumentException($"a slice of {slice.Type} begins {offset} bytes into its allocation, expected a multiple of {size}.");
+        }
+
+        return new ArrayView<T>(buffers[place], offset / size, slice.Bytes / size);
+    }
+}

@@ -1,0 +1,145 @@
+using ILGPU.Runtime;
+
+namespace IlgpuPeft.Kernels;
+
+/// <summary>
+/// The operations as hand-written ILGPU kernels, on CUDA, the PTX emulator, OpenCL or ILGPU's CPU accelerator. Activations are stored as <typeparamref name="T"/>; parameters, gradients
+/// of parameters and optimizer state are F32, and so is every sum. Each operation's kernels are in the file of its name under <c>Ops</c>.
+/// </summary>
+/// <typeparam name="T">How activations are stored.</typeparam>
+sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
+{
+    readonly ScratchBuffers scratch;
+
+    /// <summary>Opens the operations on a device, which comes back to it when the backend is disposed.</summary>
+    /// <param name="device">From <see cref="KernelDevice.Rent"/>.</param>
+    /// <param name="portable">Keeps to kernels that any device runs, even where there are tensor cores.</param>
+    public KernelBackend(KernelDevice device, bool portable = false)
+    {
+        Device = device;
+        scratch = new ScratchBuffers(device);
+        UsesTensorCores = !portable && device.HasTensorCores && T.Type == DType.BF16;
+    }
+
+    /// <summary>The accelerator and its compiled kernels.</summary>
+    public KernelDevice Device { get; }
+
+    /// <summary>Whether matrix products and attention run on tensor cores.</summary>
+    public bool UsesTensorCores { get; }
+
+    /// <inheritdoc />
+    public override string Name => Device.Name;
+
+    /// <inheritdoc />
+    public override DType Activation => T.Type;
+
+    /// <inheritdoc />
+    public override DType Parameter => DType.F32;
+
+    /// <inheritdoc />
+    public override long ScratchBytes => scratch.Bytes;
+
+    /// <inheritdoc />
+    protected override nint AllocateBytes(long bytes) => Device.Buffers.Allocate(bytes);
+
+    /// <inheritdoc />
+    protected override void FreeBytes(nint address) => Device.Buffers.Free(address);
+
+    /// <inheritdoc />
+    public override void Upload(ReadOnlySpan<byte> source, Slice destination)
+    {
+        Expect.That(source.Length == destination.Bytes, nameof(Upload), $"source has {source.Length} bytes, expected {destination.Bytes}.");
+        if (!source.IsEmpty)
+        {
+            Device.Buffers.View<byte>(destination).CopyFromCPU(Device.Stream, source);
+        }
+    }
+
+    /// <inheritdoc />
+    public override void Download(Slice source, Span<byte> destination)
+    {
+        Expect.That(destination.Length == source.Bytes, nameof(Download), $"destination has {destination.Length} bytes, expected {source.Bytes}.");
+        if (!destination.IsEmpty)
+        {
+            Device.Buffers.View<byte>(source).CopyToCPU(Device.Stream, destination);
+        }
+    }
+
+    /// <inheritdoc />
+    public override void Synchronize() => Device.Stream.Synchronize();
+
+    /// <inheritdoc />
+    public override void Copy(Slice source, Slice destination) => ElementwiseKernels.Copy(Device, source, destination);
+
+    /// <inheritdoc />
+    public override void Fill(Slice destination, double value) => ElementwiseKernels.Fill(Device, destination, value);
+
+    /// <inheritdoc />
+    public override void Add(Slice x, double scale, Slice y) => throw Missing();
+
+    /// <inheritdoc />
+    public override void Dropout(Slice x, double p, RandomKey key, Slice y, bool accumulate) => throw Missing();
+
+    /// <inheritdoc />
+    public override void GatherRows(Slice x, Slice rows, int width, Slice y) => throw Missing();
+
+    /// <inheritdoc />
+    public override void ScatterRows(Slice x, Slice rows, int width, Slice y, bool accumulate) => throw Missing();
+
+    /// <inheritdoc />
+    public override void EmbeddingForward(Slice ids, Weight table, Slice y) => throw Missing();
+
+    /// <inheritdoc />
+    public override void EmbeddingBackward(Slice ids, Slice dy, Slice dTable) => throw Missing();
+
+    /// <inheritdoc />
+    public override void RmsNormForward(Slice x, Slice weight, double eps, Slice y, Slice rstd) => throw Missing();
+
+    /// <inheritdoc />
+    public override void RmsNormBackward(Slice dy, Slice x, Slice weight, Slice rstd, Slice dx, bool accumulate, Slice dWeight) => throw Missing();
+
+    /// <inheritdoc />
+    public override void Rope(Slice x, Slice cos, Slice sin, Slice positions, int heads, int headWidth, bool inverse) => throw Missing();
+
+    /// <inheritdoc />
+    public override void AttentionForward(AttentionShape shape, Slice q, Slice k, Slice v, Slice sequences, Slice y, Slice lse) => throw Missing();
+
+    /// <inheritdoc />
+    public override void AttentionBackward(AttentionShape shape, Slice dy, Slice q, Slice k, Slice v, Slice sequences, Slice y, Slice lse, Slice dq, Slice dk, Slice dv) =>
+        throw Missing();
+
+    /// <inheritdoc />
+    public override void SwiGluForward(Slice gate, Slice up, Slice y) => SwiGluKernels.Forward<T>(Device, gate, up, y);
+
+    /// <inheritdoc />
+    public override void SwiGluBackward(Slice dy, Slice gate, Slice up, Slice dGate, Slice dUp) => SwiGluKernels.Backward<T>(Device, dy, gate, up, dGate, dUp);
+
+    /// <inheritdoc />
+    public override void LinearForward(Slice x, Weight weight, Slice bias, LoraFactors? lora, Slice loraInput, Slice xa, Slice y, bool accumulate) => throw Missing();
+
+    /// <inheritdoc />
+    public override void LinearBackward(Slice dy, Slice x, Slice loraInput, Weight weight, LoraFactors? lora, Slice xa, Slice dx, Slice dLoraInput, bool accumulate,
+        Slice dA, Slice dB, Slice dWeight, Slice dBias) => throw Missing();
+
+    /// <inheritdoc />
+    public override void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead) =>
+        throw Missing();
+
+    /// <inheritdoc />
+    public override void Norm(Slice x, Slice result) => throw Missing();
+
+    /// <inheritdoc />
+    public override void AdamW(Slice p, Slice g, Slice m, Slice v, AdamWStep step, Slice norm) => throw Missing();
+
+    /// <inheritdoc />
+    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) => throw Missing();
+
+    /// <inheritdoc />
+    protected override void DisposeDevice()
+    {
+        scratch.Dispose();
+        Device.Return();
+    }
+
+    static NotSupportedException Missing() => new("This kernel is not written yet.");
+}

@@ -77,6 +77,12 @@ public abstract class Backend : IDisposable
     /// <summary>Waits for queued work, then copies device bytes to the host; more than a span holds comes in ranges, as in <see cref="Upload"/>.</summary>
     public abstract void Download(Slice source, Span<byte> destination);
 
+    /// <summary>
+    /// Queues a copy of at most 256 bytes to the host behind the work that is queued now, and returns at once: so a step's loss is read while the next step runs. The slice must live
+    /// until <see cref="PendingRead.Wait"/>.
+    /// </summary>
+    public abstract PendingRead ReadLater(Slice source);
+
     /// <summary>Copies elements, converting between floating types (rounding to nearest even).</summary>
     public abstract void Copy(Slice source, Slice destination);
 

@@ -41,6 +41,20 @@ sealed class DeviceBuffers(Accelerator accelerator, AcceleratorStream stream)
             return default;
         }
 
+        var (buffer, offset) = Locate(slice);
+        int size = Interop.SizeOf<T>();
+        if (offset % size != 0)
+        {
+            throw new ArgumentException($"a slice of {slice.Type} begins {offset} bytes into its allocation, expected a multiple of {size}.");
+        }
+
+        return new ArrayView<T>(buffer, offset / size, slice.Bytes / size);
+    }
+
+    /// <summary>The allocation that a slice lies in, and where in it, in bytes.</summary>
+    /// <exception cref="ArgumentException">The slice lies outside what is allocated.</exception>
+    public (MemoryBuffer Buffer, long Offset) Locate(Slice slice)
+    {
         int place = starts.BinarySearch(slice.Address);
         place = place >= 0 ? place : ~place - 1;
         long offset = place < 0 ? 0 : slice.Address - starts[place];
@@ -49,12 +63,6 @@ sealed class DeviceBuffers(Accelerator accelerator, AcceleratorStream stream)
             throw new ArgumentException($"a slice of {slice.Length} elements of {slice.Type} at 0x{slice.Address:x} is not allocated on this device. It was freed, or belongs to another device.");
         }
 
-        int size = Interop.SizeOf<T>();
-        if (offset % size != 0)
-        {
-            throw new ArgumentException($"a slice of {slice.Type} begins {offset} bytes into its allocation, expected a multiple of {size}.");
-        }
-
-        return new ArrayView<T>(buffers[place], offset / size, slice.Bytes / size);
+        return (buffers[place], offset);
     }
 }

@@ -43,8 +43,8 @@ public abstract class Backend : IDisposable
         }
         catch (OutOfMemoryException cause)
         {
-            throw new DeviceMemoryException($"{Name}: no room for {MemoryAccount.Format(bytes)} of {owner}. Held now: {Memory}. " +
-                "Lower micro_batch_size or sequence_len, or turn on gradient_checkpointing or load_in_4bit.", cause);
+            string free = Room is { } room ? $", {MemoryAccount.Format(room.Free)} of {MemoryAccount.Format(room.Total)} are free" : "";
+            throw new DeviceMemoryException($"{Name}: no room for {MemoryAccount.Format(bytes)} of {owner}{free}. Held now: {Memory}. {Memory.Advice(owner)}", cause);
         }
 
         var slice = new Slice(address, length, type);
@@ -64,6 +64,9 @@ public abstract class Backend : IDisposable
         Memory.Remove(slice);
         FreeBytes(slice.Address);
     }
+
+    /// <summary>Bytes that the device has free and has in all; null where memory is the host's.</summary>
+    protected virtual (long Free, long Total)? Room => null;
 
     /// <summary>Reserves zeroed bytes aligned to 256.</summary>
     protected abstract nint AllocateBytes(long bytes);

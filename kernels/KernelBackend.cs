@@ -38,6 +38,9 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
     public override long ScratchBytes => scratch.Bytes;
 
     /// <inheritdoc />
+    protected override (long Free, long Total)? Room => Device.Buffers.Room;
+
+    /// <inheritdoc />
     protected override nint AllocateBytes(long bytes) => Device.Buffers.Allocate(bytes);
 
     /// <inheritdoc />

@@ -1,5 +1,7 @@
 using ILGPU;
 using ILGPU.Runtime;
+using ILGPU.Runtime.Cuda;
+using IlgpuPeft.PtxEmulator;
 
 namespace IlgpuPeft.Kernels;
 
@@ -12,10 +14,28 @@ sealed class DeviceBuffers(Accelerator accelerator, AcceleratorStream stream)
     /// <summary>How many allocations were ever made.</summary>
     public long Allocations { get; private set; }
 
+    /// <summary>Bytes that the device has free and has in all; null where that is the host's memory.</summary>
+    public (long Free, long Total)? Room => accelerator switch
+    {
+        CudaAccelerator cuda => (cuda.GetFreeMemory(), cuda.MemorySize),
+        PtxEmulatorAccelerator emulator => (emulator.FreeMemory, emulator.MemorySize),
+        _ => null,
+    };
+
     /// <summary>Reserves zeroed bytes, aligned to 256.</summary>
+    /// <exception cref="OutOfMemoryException">The device has no room.</exception>
     public nint Allocate(long bytes)
     {
-        var buffer = accelerator.Allocate1D<byte>(bytes);
+        MemoryBuffer1D<byte, Stride1D.Dense> buffer;
+        try
+        {
+            buffer = accelerator.Allocate1D<byte>(bytes);
+        }
+        catch (CudaException cause) when (cause.Error == nameof(CudaError.CUDA_ERROR_OUT_OF_MEMORY))
+        {
+            throw new OutOfMemoryException(cause.Message, cause);
+        }
+
         buffer.View.MemSetToZero(stream);
         int place = ~starts.BinarySearch(buffer.NativePtr);
         starts.Insert(place, buffer.NativePtr);

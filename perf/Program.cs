@@ -10,6 +10,9 @@ var verbs = new SortedDictionary<string, Action<string[]>>
     ["decode"] = DecodeBenchmark.Run,
     ["make-model"] = RandomModels.Make,
     ["ops"] = _ => OpsBenchmark.Run(),
+    ["device"] = DeviceBenchmark.Run,
+    ["kernels"] = KernelResources.Run,
+    ["outputs"] = OutputsCheck.Run,
 };
 
 if (args.Length == 0 || !verbs.TryGetValue(args[0], out var run))

@@ -24,8 +24,9 @@ static class MatMulKernels
     /// <param name="scratch">Working memory for converted operands and partial sums.</param>
     /// <param name="tensorCores">Whether tensor cores may be used, which round operands to bfloat16.</param>
     /// <param name="call">What.</param>
+    /// <param name="update">A low-rank product that is added before the result is rounded, or nothing.</param>
     /// <exception cref="ArgumentException">A slice does not have the size that the extents give it, or a type that no kernel takes.</exception>
-    public static void Multiply(KernelDevice device, ScratchBuffers scratch, bool tensorCores, MatMulCall call)
+    public static void Multiply(KernelDevice device, ScratchBuffers scratch, bool tensorCores, MatMulCall call, LowRankProduct update = default)
     {
         Check(call);
         if (call.M == 0 || call.N == 0)
@@ -33,76 +34,83 @@ static class MatMulKernels
             return;
         }
 
-        Portable(device, scratch, call);
-    }
-
-    static void Portable(KernelDevice device, ScratchBuffers scratch, MatMulCall call)
-    {
         if (call.B.Type == DType.F16)
         {
             call = call with { B = Converted(device, scratch, call.B, DType.F32) };
         }
 
-        if (call.A.Type == DType.BF16)
-        {
-            WithLeft<BF16>(device, scratch, call);
-        }
-        else
-        {
-            WithLeft<F32>(device, scratch, call);
-        }
-    }
-
-    static void WithLeft<TA>(KernelDevice device, ScratchBuffers scratch, MatMulCall call) where TA : unmanaged, IElement<TA>
-    {
         if (call.B.Type == DType.BF16)
         {
-            WithRight(device, scratch, call, LeftOperand<TA>(device, call), RightOperand<BF16>(device, call));
+            Portable(device, scratch, call, RightOperand<BF16>(device, call), update);
         }
         else
         {
-            WithRight(device, scratch, call, LeftOperand<TA>(device, call), RightOperand<F32>(device, call));
+            Portable(device, scratch, call, RightOperand<F32>(device, call), update);
         }
     }
 
-    static DenseOperand<T> LeftOperand<T>(KernelDevice device, MatMulCall call) where T : unmanaged, IElement<T> =>
-        DenseOperand<T>.Of(device, call.A, call.M, call.K, !call.TransposeA, call.Alpha);
+    /// <summary>Computes A·op(W) for an NF4 weight on its way through shared memory; <see cref="MatMulCall.B"/> is not read.</summary>
+    public static void Multiply(KernelDevice device, ScratchBuffers scratch, bool tensorCores, MatMulCall call, Weight weight, LowRankProduct update = default)
+    {
+        if (weight.Scales is null)
+        {
+            Multiply(device, scratch, tensorCores, call with { B = weight.Values }, update);
+        }
+        else if (call.M > 0)
+        {
+            Portable(device, scratch, call, Nf4Operand.Of(device, weight, call.TransposeB), update);
+        }
+    }
 
     static DenseOperand<T> RightOperand<T>(KernelDevice device, MatMulCall call) where T : unmanaged, IElement<T> =>
         DenseOperand<T>.Of(device, call.B, call.N, call.K, call.TransposeB);
 
-    static void WithRight<TA, TB>(KernelDevice device, ScratchBuffers scratch, MatMulCall call, DenseOperand<TA> a, DenseOperand<TB> b)
-        where TA : unmanaged, IElement<TA> where TB : unmanaged, IElement<TB>
+    static void Portable<TB>(KernelDevice device, ScratchBuffers scratch, MatMulCall call, TB b, LowRankProduct update) where TB : struct, IProductOperand
     {
-        if (call.C.Type == DType.BF16)
+        if (call.A.Type == DType.BF16)
         {
-            Run<TA, DenseOperand<TB>, BF16>(device, scratch, call, a, b, default, default, 0);
+            Portable<BF16, TB>(device, scratch, call, b, update);
         }
         else
         {
-            Run<TA, DenseOperand<TB>, F32>(device, scratch, call, a, b, default, default, 0);
+            Portable<F32, TB>(device, scratch, call, b, update);
         }
     }
 
-    /// <summary>Queues the portable kernel over operands of any kind, in parts where the result alone has too few tiles to occupy a device.</summary>
-    public static void Run<TA, TB, TC>(KernelDevice device, ScratchBuffers scratch, MatMulCall call, DenseOperand<TA> a, TB b, DenseOperand<TA> x, DenseOperand<F32> y, int rank)
+    static void Portable<TA, TB>(KernelDevice device, ScratchBuffers scratch, MatMulCall call, TB b, LowRankProduct update)
+        where TA : unmanaged, IElement<TA> where TB : struct, IProductOperand
+    {
+        if (call.C.Type == DType.BF16)
+        {
+            Portable<TA, TB, BF16>(device, scratch, call, b, update);
+        }
+        else
+        {
+            Portable<TA, TB, F32>(device, scratch, call, b, update);
+        }
+    }
+
+    /// <summary>Queues the portable kernel, in parts where the result alone has too few tiles to occupy a device.</summary>
+    static void Portable<TA, TB, TC>(KernelDevice device, ScratchBuffers scratch, MatMulCall call, TB b, LowRankProduct update)
         where TA : unmanaged, IElement<TA> where TB : struct, IProductOperand where TC : unmanaged, IElement<TC>
     {
         int columns = (call.N + ProductTile.Outers - 1) / ProductTile.Outers, rows = (call.M + ProductTile.Outers - 1) / ProductTile.Outers;
         int parts = (int)Math.Clamp(WantedGroups / ((long)columns * rows), 1, Math.Max(1, call.K / SmallestPart));
-        int depths = (call.K + parts - 1) / parts;
-        depths = (depths + ProductTile.Depths - 1) / ProductTile.Depths * ProductTile.Depths;
+        int depths = ((call.K + parts - 1) / parts + ProductTile.Depths - 1) / ProductTile.Depths * ProductTile.Depths;
         var shape = new LaunchShape(new Index3D(columns, rows, parts), ProductTile.Threads);
+        var a = DenseOperand<TA>.Of(device, call.A, call.M, call.K, !call.TransposeA, call.Alpha);
+        var x = DenseOperand<TA>.Of(device, update.Left, call.M, update.Rank, true, update.Scale);
+        var y = DenseOperand<F32>.Of(device, update.Right, call.N, update.Rank, update.TransposeRight);
         if (parts == 1)
         {
-            device.Launch(Kernel<TA, TB, TC>, shape, a, b, x, y, Result<TC>.Of(device, call), call.K, depths, rank);
+            device.Launch(Kernel<TA, TB, TC>, shape, a, b, x, y, Result<TC>.Of(device, call), call.K, depths, update.Rank);
             return;
         }
 
         long size = (long)call.M * call.N;
         var sums = scratch.Get("partial products", DType.F32, parts * size);
-        var partial = call with { C = sums, Bias = default, Accumulate = false };
-        device.Launch(Kernel<TA, TB, F32>, shape, a, b, x, y, Result<F32>.Of(device, partial), call.K, depths, rank);
+        var partial = Result<F32>.Of(device, call with { C = sums, Bias = default, Accumulate = false });
+        device.Launch(Kernel<TA, TB, F32>, shape, a, b, x, y, partial, call.K, depths, update.Rank);
         device.Launch(AddPartsKernel<TC>, LaunchShape.Over(size), device.Buffers.View<F32>(sums), parts, Result<TC>.Of(device, call));
     }
 
@@ -111,11 +119,13 @@ static class MatMulKernels
     {
         var left = SharedMemory.Allocate<Float4>(ProductTile.Quads);
         var right = SharedMemory.Allocate<Float4>(ProductTile.Quads);
+        var codes = SharedMemory.Allocate<float>(16);
+        b.Prepare(codes);
         int row = Grid.IdxY * ProductTile.Outers, column = Grid.IdxX * ProductTile.Outers, first = Grid.IdxZ * depths;
-        var sums = Sum(default, a, b, left, right, row, column, first, IntrinsicMath.Min(first + depths, k));
+        var sums = Sum(default, a, b, left, right, codes, row, column, first, IntrinsicMath.Min(first + depths, k));
         if (Grid.IdxZ == 0)
         {
-            sums = Sum(sums, x, y, left, right, row, column, 0, rank);
+            sums = Sum(sums, x, y, left, right, codes, row, column, 0, rank);
         }
 
         int i = row + Group.IdxX / 8 * 4, j = column + Group.IdxX % 8 * 4;
@@ -126,15 +136,15 @@ static class MatMulKernels
     }
 
     /// <summary>Adds terms <paramref name="first"/> ... <paramref name="end"/> - 1 of the group's products to the thread's sums.</summary>
-    static Block8 Sum<TA, TB>(Block8 sums, TA a, TB b, ArrayView<Float4> left, ArrayView<Float4> right, int row, int column, int first, int end)
+    static Block8 Sum<TA, TB>(Block8 sums, TA a, TB b, ArrayView<Float4> left, ArrayView<Float4> right, ArrayView<float> codes, int row, int column, int first, int end)
         where TA : struct, IProductOperand where TB : struct, IProductOperand
     {
         int i = Group.IdxX / 8, j = Group.IdxX % 8;
         for (int depth = first; depth < end; depth += ProductTile.Depths)
         {
-            Group.Barrier(); // the tiles were read
-            a.Fill(left, row, depth);
-            b.Fill(right, column, depth);
+            Group.Barrier(); // the tiles were read, the table of codes is complete
+            a.Fill(left, codes, row, depth);
+            b.Fill(right, codes, column, depth);
             Group.Barrier(); // the tiles are complete
             int count = IntrinsicMath.Min(ProductTile.Depths, end - depth);
             for (int d = 0; d < count; d++)

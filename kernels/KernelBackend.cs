@@ -105,7 +105,8 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
         RopeKernels.Rotate<T>(Device, x, cos, sin, positions, heads, headWidth, inverse);
 
     /// <inheritdoc />
-    public override void AttentionForward(AttentionShape shape, Slice q, Slice k, Slice v, Slice sequences, Slice y, Slice lse) => throw Missing();
+    public override void AttentionForward(AttentionShape shape, Slice q, Slice k, Slice v, Slice sequences, Slice y, Slice lse) =>
+        AttentionKernels.Forward<T>(Device, scratch, shape, q, k, v, sequences, y, lse);
 
     /// <inheritdoc />
     public override void AttentionBackward(AttentionShape shape, Slice dy, Slice q, Slice k, Slice v, Slice sequences, Slice y, Slice lse, Slice dq, Slice dk, Slice dv) =>

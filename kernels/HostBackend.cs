@@ -134,6 +134,9 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
     public override void AdamW(Slice p, Slice g, Slice m, Slice v, AdamWStep step, Slice norm) => Kernels.AdamW.Step<T>(p, g, m, v, step, norm);
 
     /// <inheritdoc />
+    public override void AdamW8Bit(Slice p, Slice g, Moments8Bit moments, AdamWStep step, Slice norm) => Kernels.AdamW8Bit.Step<T>(p, g, moments, step, norm);
+
+    /// <inheritdoc />
     public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) =>
         Sampler.Draw<T>(logits, rows, sampling, key, ids, logprobs);
 

@@ -138,7 +138,10 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
     public override void Sum(Slice x, double scale, Slice result, bool accumulate) => SumKernels.Sum(Device, scratch, x, scale, result, accumulate);
 
     /// <inheritdoc />
-    public override void AdamW(Slice p, Slice g, Slice m, Slice v, AdamWStep step, Slice norm) => throw Missing();
+    public override void AdamW(Slice p, Slice g, Slice m, Slice v, AdamWStep step, Slice norm) => AdamWKernels.Step(Device, p, g, m, v, step, norm);
+
+    /// <inheritdoc />
+    public override void AdamW8Bit(Slice p, Slice g, Moments8Bit moments, AdamWStep step, Slice norm) => AdamW8BitKernels.Step(Device, p, g, moments, step, norm);
 
     /// <inheritdoc />
     public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) => throw Missing();

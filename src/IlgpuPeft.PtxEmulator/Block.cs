@@ -4,27 +4,29 @@ namespace IlgpuPeft.PtxEmulator;
 /// One thread block. Its warps take turns: each runs until it waits at a barrier, ends, or has used up its turn (so that a warp
 /// that spins on a value lets the others produce it).
 /// </summary>
-sealed class Block : IDisposable
+sealed class Block
 {
     const long Turn = 50_000;
 
     readonly EmulatedWarp[] warps;
+    readonly AccessShape?[] shapes;
+    bool prepared;
 
-    public Block(Launch launch, Counters counters)
+    public Block(Launch launch)
     {
         Launch = launch;
-        Counters = counters;
         ThreadCount = launch.BlockDim.X * launch.BlockDim.Y * launch.BlockDim.Z;
         WarpCount = (ThreadCount + EmulatedWarp.Size - 1) / EmulatedWarp.Size;
         Shared = new BlockMemory(launch.Program.SharedBytes, launch.DynamicSharedBytes);
         warps = new EmulatedWarp[WarpCount];
         for (int i = 0; i < WarpCount; i++)
             warps[i] = new EmulatedWarp(this, i);
+        shapes = new AccessShape?[2 * launch.Program.Code.Length];
     }
 
-    public Launch Launch { get; }
+    public Launch Launch { get; private set; }
 
-    public Counters Counters { get; }
+    public Counters Counters { get; private set; } = new();
 
     public BlockMemory Shared { get; }
 
@@ -35,13 +37,29 @@ sealed class Block : IDisposable
     /// <summary>Position in the grid.</summary>
     public (int X, int Y, int Z) Index { get; private set; }
 
-    /// <summary>Number of barriers that all warps have passed.</summary>
-    public int Epoch { get; private set; }
+    /// <summary>The time at which all warps were at the last barrier, or the block began: what was done before is ordered before all that follows.</summary>
+    public int EpochStart { get; private set; } = 1;
+
+    /// <summary>Whether this block's memory is what a launch needs.</summary>
+    public bool Fits(Launch launch) => launch.BlockDim == Launch.BlockDim && launch.DynamicSharedBytes == Launch.DynamicSharedBytes;
+
+    /// <summary>Gets ready for the blocks of a launch, which has the sizes of the first.</summary>
+    public void Prepare(Launch launch, Counters counters)
+    {
+        bool sameGrid = launch.GridDim == Launch.GridDim && prepared;
+        (Launch, Counters, prepared) = (launch, counters, true);
+        if (!sameGrid)
+            foreach (var warp in warps)
+                warp.Prepare();
+    }
+
+    /// <summary>The shape of the accesses that an instruction of this block makes; those that copy have a second one.</summary>
+    public AccessShape Shape(Instruction instruction, bool second = false) => shapes[(2 * instruction.Number) + (second ? 1 : 0)] ??= new AccessShape();
 
     public void Run((int X, int Y, int Z) index)
     {
         Index = index;
-        Epoch = 0;
+        BeginEpoch();
         Shared.Start();
         foreach (var warp in warps)
             warp.Start();
@@ -65,13 +83,6 @@ sealed class Block : IDisposable
         }
     }
 
-    public void Dispose()
-    {
-        foreach (var warp in warps)
-            warp.Dispose();
-        Shared.Dispose();
-    }
-
     void Release(int finished)
     {
         var first = Array.Find(warps, warp => warp.State == WarpState.AtBarrier)!;
@@ -84,11 +95,17 @@ sealed class Block : IDisposable
         foreach (var warp in warps)
             warp.Waiting!.Complete(warp, count, ThreadCount);
         Counters.Barriers++;
-        Epoch++;
+        BeginEpoch();
         foreach (var warp in warps)
-        {
-            warp.Time++;
             warp.Resume();
-        }
+    }
+
+    /// <summary>Sets all clocks to a time that none has reached.</summary>
+    void BeginEpoch()
+    {
+        foreach (var warp in warps)
+            EpochStart = Math.Max(EpochStart, warp.Time + 1);
+        foreach (var warp in warps)
+            warp.Time = EpochStart;
     }
 }

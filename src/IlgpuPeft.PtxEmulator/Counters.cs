@@ -1,4 +1,5 @@
 using System.Numerics;
+using System.Runtime.CompilerServices;
 
 namespace IlgpuPeft.PtxEmulator;
 
@@ -39,6 +40,7 @@ sealed class Counters
 
     public long DivergentBranches { get; set; }
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public void Instruction(InstructionClass kind, uint mask)
     {
         WarpInstructions[(int)kind]++;

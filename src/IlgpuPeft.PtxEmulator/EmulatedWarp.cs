@@ -28,7 +28,7 @@ sealed unsafe class EmulatedWarp
     readonly AlignedMemory memory;
     readonly byte* initialRegisters;
     Path[] paths = new Path[16];
-    int top;
+    int top, current;
 
     public EmulatedWarp(Block block, int index)
     {
@@ -67,7 +67,7 @@ sealed unsafe class EmulatedWarp
     }
 
     /// <summary>The instruction being executed, for errors.</summary>
-    public Instruction? Current { get; private set; }
+    public Instruction Current => program.Code[current];
 
     public WarpState State { get; private set; }
 
@@ -126,9 +126,9 @@ sealed unsafe class EmulatedWarp
                 top--;
                 continue;
             }
-            var kind = classes[path.Pc];
-            var instruction = code[path.Pc++];
-            Current = instruction;
+            current = path.Pc++;
+            var kind = classes[current];
+            var instruction = code[current];
             uint mask = path.Lanes;
             if (instruction.Guard >= 0)
             {

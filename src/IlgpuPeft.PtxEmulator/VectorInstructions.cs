@@ -3,7 +3,7 @@ using System.Runtime.Intrinsics;
 
 namespace IlgpuPeft.PtxEmulator;
 
-/// <summary>d = a · b (+ c), 32-bit factors and a 64-bit result: what an array index becomes an address with.</summary>
+/// <summary>d = a · b (+ c), with 32-bit factors and a 64-bit result.</summary>
 sealed unsafe class MultiplyWide(bool signed, Register d, Register a, Register b, Register? c) : Instruction
 {
     public override InstructionClass Class => InstructionClass.Integer;
@@ -21,16 +21,17 @@ sealed unsafe class MultiplyWide(bool signed, Register d, Register a, Register b
     }
 }
 
-/// <summary>`cvt` from a 32-bit to a 64-bit integer.</summary>
-sealed unsafe class WidenInteger(bool signed, Register d, Register a) : Instruction
+/// <summary>A 32-bit integer as a 64-bit one, times a power of two: `cvt`, and `mul.wide` by the size of an array's elements.</summary>
+sealed unsafe class WidenInteger(InstructionClass kind, bool signed, Register d, Register a, int shift) : Instruction
 {
-    public override InstructionClass Class => InstructionClass.Move;
+    public override InstructionClass Class => kind;
 
     public override void Execute(EmulatedWarp warp, uint mask)
     {
         uint* from = (uint*)(warp.Registers + a.Slot);
+        ulong* to = (ulong*)(warp.Registers + d.Slot);
         for (int i = 0; i < EmulatedWarp.Size; i += Vector256<ulong>.Count)
-            Vectors.Store((ulong*)(warp.Registers + d.Slot), i, Vectors.Widen(from + i, signed), mask);
+            Vectors.Store(to, i, Vectors.Widen(from + i, signed) << shift, mask);
     }
 }
 

@@ -66,6 +66,9 @@ sealed unsafe partial class BlockMemory
         NativeMemory.Clear(pending, (nuint)WordCount);
     }
 
+    /// <summary>Forgets who touched what.</summary>
+    public void Forget() => NativeMemory.Clear(writeTimes, (nuint)(4L * sizeof(int) * WordCount));
+
     /// <summary>Notes a read; says what is wrong with it, or null.</summary>
     public string? Read(EmulatedWarp warp, int lane, ulong address, int size)
     {

@@ -209,18 +209,31 @@ sealed unsafe class LoadParameter(int offset, Register[] values, PtxType type) :
 /// <summary>`cvta`: between an address of one space and a generic one.</summary>
 sealed unsafe class ConvertAddress(Register d, Register a, Space space, bool toGeneric) : Instruction
 {
+    const ulong Top = 0xFFUL << 56;
+
     public override InstructionClass Class => InstructionClass.Move;
 
     public override void Execute(EmulatedWarp warp, uint mask)
     {
-        ulong window = space switch { Space.Shared => MemoryAccess.SharedWindow, Space.Local => MemoryAccess.LocalWindow, _ => 0 };
-        for (uint rest = mask; rest != 0; rest &= rest - 1)
+        ulong* from = (ulong*)(warp.Registers + a.Slot), to = (ulong*)(warp.Registers + d.Slot);
+        var window = Vector256.Create(space switch { Space.Shared => MemoryAccess.SharedWindow, Space.Local => MemoryAccess.LocalWindow, _ => 0 });
+        uint outside = 0;
+        for (int i = 0; i < EmulatedWarp.Size; i += Vector256<ulong>.Count)
         {
-            int lane = BitOperations.TrailingZeroCount(rest);
-            ulong address = RegisterLanes.Read(warp.Registers + a.Slot, a.LaneSize, lane);
-            if (!toGeneric && address >> 56 != window >> 56 && address != 0)
-                throw PtxEmulatorException.At(warp, lane, "the generic address does not lie in the space that cvta.to names", address);
-            RegisterLanes.Write(warp.Registers + d.Slot, d.LaneSize, lane, toGeneric ? address | window : address & ~(0xFFUL << 56));
+            var address = Vector256.LoadAligned(from + i);
+            var within = Vector256.Equals(address & Vector256.Create(Top), window) | Vector256.Equals(address, Vector256<ulong>.Zero);
+            outside |= (~within).ExtractMostSignificantBits() << i;
+        }
+        outside &= toGeneric ? 0 : mask;
+        if (outside != 0)
+        {
+            int lane = BitOperations.TrailingZeroCount(outside);
+            throw PtxEmulatorException.At(warp, lane, "the generic address does not lie in the space that cvta.to names", from[lane]);
+        }
+        for (int i = 0; i < EmulatedWarp.Size; i += Vector256<ulong>.Count)
+        {
+            var address = Vector256.LoadAligned(from + i);
+            Vectors.Store(to, i, toGeneric ? address | window : address & Vector256.Create(~Top), mask);
         }
     }
 }

@@ -63,18 +63,17 @@ sealed unsafe class MatrixMultiply(bool brain, Register[] d, Register[] a, Regis
     {
         if (mask != uint.MaxValue)
             throw warp.Fault("mma needs all 32 lanes of the warp", mask);
-        // A register's 64 values are an 8x8 part of A, row after row: rows 0-7 or 8-15, columns 0-7 or 8-15. One of B is such a part of its transpose.
-        double* left = stackalloc double[16 * 16], right = stackalloc double[16 * 8], result = stackalloc double[16 * 8];
+        // The 64 values of a register of A are an 8x8 part of it, row after row: rows 0-7 or 8-15 of columns 0-7 or 8-15. Those of B are one of its transpose.
+        double* left = stackalloc double[16 * 16], right = stackalloc double[16 * 8], result = stackalloc double[16 * 8], column = stackalloc double[8];
         for (int i = 0; i < 4; i++)
             for (int row = 0; row < 8; row++)
                 Widen((ushort*)(warp.Registers + a[i].Slot) + (8 * row), left + (16 * (row + (8 * (i % 2)))) + (8 * (i / 2)));
-        double* columnOfB = stackalloc double[8];
         for (int i = 0; i < 2; i++)
-            for (int column = 0; column < 8; column++)
+            for (int n = 0; n < 8; n++)
             {
-                Widen((ushort*)(warp.Registers + b[i].Slot) + (8 * column), columnOfB);
+                Widen((ushort*)(warp.Registers + b[i].Slot) + (8 * n), column);
                 for (int k = 0; k < 8; k++)
-                    right[(8 * (k + (8 * i))) + column] = columnOfB[k];
+                    right[(8 * (k + (8 * i))) + n] = column[k];
             }
         for (int row = 0; row < 16; row++)
         {
@@ -83,20 +82,18 @@ sealed unsafe class MatrixMultiply(bool brain, Register[] d, Register[] a, Regis
                 sum += Vector512.Create(left[(16 * row) + k]) * Vector512.Load(right + (8 * k));
             sum.Store(result + (8 * row));
         }
-        // All of C before any of D: they may be the same registers in another order.
+        // Registers 0 and 1 of C hold its upper eight rows in turns, 2 and 3 the lower. All of C before any of D: they may be the same registers in another order.
         for (int i = 0; i < 4; i++)
             for (int lane = 0; lane < EmulatedWarp.Size; lane++)
-                result[Element(i, lane)] += ((float*)(warp.Registers + c[i].Slot))[lane];
+                result[(64 * (i / 2)) + (2 * lane) + (i % 2)] += ((float*)(warp.Registers + c[i].Slot))[lane];
         for (int i = 0; i < 4; i++)
             for (int lane = 0; lane < EmulatedWarp.Size; lane++)
-                ((float*)(warp.Registers + d[i].Slot))[lane] = (float)result[Element(i, lane)];
+                ((float*)(warp.Registers + d[i].Slot))[lane] = (float)result[(64 * (i / 2)) + (2 * lane) + (i % 2)];
         warp.Counters.MatrixMultiplies++;
     }
 
-    /// <summary>Which element of C and D [16, 8] a lane of their register i holds.</summary>
-    static int Element(int i, int lane) => (8 * ((lane / 4) + (8 * (i / 2)))) + (2 * (lane % 4)) + (i % 2);
-
     /// <summary>Eight values in double precision, which holds their products exactly.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     void Widen(ushort* from, double* to)
     {
         Vector256<float> values;

@@ -29,7 +29,7 @@ public class TensorCoreMatMulTests
         double[] a = oracle.Values((long)m * k), b = oracle.Values((long)n * k), expected = new double[m * n];
         Slice c = oracle.Fenced([.. Enumerable.Repeat(double.NaN, m * n)], type);
         MatMulCall call = new(m, n, k) { A = oracle.Put(a), B = oracle.Put(b), C = c, TransposeA = transposeA, TransposeB = transposeB };
-        TensorCoreMatMul.Multiply<TTile>(oracle.Device!, call, null);
+        TensorCoreMatMul.Multiply<TTile>(oracle.Device!, call, null, null);
         AddProduct(call, a, b, 1, expected);
         oracle.Close(expected, c, type == DType.BF16 ? 4e-3 : 1e-5, $"{m} x {n} x {k}");
     }
@@ -60,7 +60,7 @@ public class DumpPtx
     {
         using Oracle oracle = new("emulator-bf16", 1);
         MatMulCall call = new(1, 1, 1) { A = oracle.Put([1.0]), B = oracle.Put([1.0]), C = oracle.Output(1), TransposeB = true };
-        try { TensorCoreMatMul.Multiply<WarpTile64x64>(oracle.Device!, call, null); }
+        try { TensorCoreMatMul.Multiply<WarpTile64x64>(oracle.Device!, call, null, null); }
         finally { System.IO.File.WriteAllText("/tmp/gemm.ptx", ((EmulatedKernel)oracle.Device!.Compiled[^1].Kernel).Ptx); }
     }
 }

@@ -48,3 +48,39 @@ static class SharedTile
             : (warp * warpExtent + row) * 2 * WarpTileIntrinsics.Depth + ((chunk ^ (row & 7)) << 4);
     }
 }
+
+/// <summary>The group's shared memory: for C# in 16-byte words, for instructions that take addresses.</summary>
+/// <param name="view">All of it.</param>
+/// <param name="address">Where it begins.</param>
+readonly struct SharedMemoryBlock(ArrayView<Word4> view, uint address)
+{
+    public readonly ArrayView<Word4> View = view;
+    public readonly uint Address = address;
+
+    /// <summary>The shared memory that the launch asked for.</summary>
+    public static SharedMemoryBlock Dynamic()
+    {
+        var view = SharedMemory.GetDynamic<Word4>();
+        return new(view, Intrinsics.SharedAddress(ref view[0]));
+    }
+}
+
+/// <summary>
+/// An operand whose tiles come into shared memory in two steps, so that what takes long, reading global memory, happens while an earlier tile is multiplied.
+/// </summary>
+/// <typeparam name="TSelf">The operand itself.</typeparam>
+/// <typeparam name="THeld">What a thread keeps in registers between the steps.</typeparam>
+interface ITileSource<TSelf, THeld> where TSelf : struct, ITileSource<TSelf, THeld> where THeld : unmanaged
+{
+    /// <summary>A table in shared memory that decoding needs, complete for the whole group; or nothing.</summary>
+    static abstract ArrayView<float> Prepare();
+
+    /// <summary>
+    /// Begins to bring a tile of <paramref name="extent"/> by <see cref="WarpTileIntrinsics.Depth"/> to 16-byte word <paramref name="place"/> of shared memory. Copies that the thread
+    /// starts belong to the group of copies that it commits next.
+    /// </summary>
+    THeld Start<TOrder>(SharedMemoryBlock shared, int place, int firstOfExtent, int firstOfDepth, int extent) where TOrder : struct, IOperandOrder;
+
+    /// <summary>Stores what the thread still holds.</summary>
+    void Finish(SharedMemoryBlock shared, int place, THeld held, ArrayView<float> table);
+}

@@ -23,17 +23,14 @@ readonly struct TileResult<T>(ArrayView<T> values, ArrayView<float> bias, int ro
 
     /// <summary>The result of a call.</summary>
     public static TileResult<T> Of(KernelDevice device, MatMulCall call) =>
-        new(device.Buffers.View<T>(call.C), device.Buffers.View<float>(call.Bias), call.M, call.N, call.Alpha, call.Accumulate, Kernels.Quads.Fit(call.C, call.N));
-
-    /// <summary>Floats of shared memory that the four warps of a group need.</summary>
-    public static int SharedFloats(int warpColumns) => 4 * 16 * (warpColumns + WarpTileIntrinsics.BandPadding);
+        new(device.Buffers.View<T>(call.C), device.Buffers.View<float>(call.Bias), call.M, call.N, call.Alpha, call.Accumulate, Quads.Fit(call.C, call.N));
 
     /// <summary>Stores a warp's sums, whose first element is (<paramref name="row"/>, <paramref name="column"/>). Nobody else may use the group's shared memory any more.</summary>
-    public static void Store<TTile>(TileResult<T> result, TTile sums, int part, int row, int column, ArrayView<Word4> shared, uint address) where TTile : unmanaged, IWarpTile<TTile>
+    public static void Store<TTile>(TileResult<T> result, TTile sums, int part, int row, int column, SharedMemoryBlock shared) where TTile : unmanaged, IWarpTile<TTile>
     {
         int pitch = TTile.Columns + WarpTileIntrinsics.BandPadding, own = Warp.WarpIdx * 16 * pitch, lane = Warp.LaneIdx;
-        uint target = address + (uint)(own + (lane >> 2) * pitch + (lane & 3) * 2) * sizeof(float);
-        var band = shared.Cast<Float4>();
+        uint target = shared.Address + (uint)(own + (lane >> 2) * pitch + (lane & 3) * 2) * sizeof(float);
+        var band = shared.View.Cast<Float4>();
         int lanes = TTile.Columns / 4, first = lane / lanes; // lanes that a row takes
         int at = column + lane % lanes * 4;
         var bias = result.BiasOf(at);
@@ -50,7 +47,8 @@ readonly struct TileResult<T>(ArrayView<T> values, ArrayView<float> bias, int ro
         }
     }
 
-    Float4 BiasOf(int column)
+    /// <summary>The bias of four columns; zeros where there is none.</summary>
+    public Float4 BiasOf(int column)
     {
         Float4 bias = default;
         if (Bias.Length > 0)
@@ -64,7 +62,8 @@ readonly struct TileResult<T>(ArrayView<T> values, ArrayView<float> bias, int ro
         return bias;
     }
 
-    void StoreQuad(int part, int row, int column, Float4 sums, Float4 bias)
+    /// <summary>Stores what lies inside the matrix of four neighbours in a row.</summary>
+    public void StoreQuad(int part, int row, int column, Float4 sums, Float4 bias)
     {
         if (row >= Rows || column >= Columns)
         {
@@ -83,11 +82,11 @@ readonly struct TileResult<T>(ArrayView<T> values, ArrayView<float> bias, int ro
         {
             if (accumulate != 0)
             {
-                var there = Kernels.Quads.Load(Values, start >> 2);
+                var there = Quads.Load(Values, start >> 2);
                 value = new Float4 { X = value.X + there.X, Y = value.Y + there.Y, Z = value.Z + there.Z, W = value.W + there.W };
             }
 
-            Kernels.Quads.Store(Values, start >> 2, value);
+            Quads.Store(Values, start >> 2, value);
             return;
         }
 

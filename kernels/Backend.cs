@@ -43,8 +43,8 @@ public abstract class Backend : IDisposable
         }
         catch (OutOfMemoryException cause)
         {
-            throw new DeviceMemoryException($"{Name}: no room for {MemoryAccount.Format(bytes)} of {owner}. Held now: {Memory}. " +
-                "Lower micro_batch_size or sequence_len, or turn on gradient_checkpointing or load_in_4bit.", cause);
+            string free = Room is { } room ? $", {MemoryAccount.Format(room.Free)} of {MemoryAccount.Format(room.Total)} are free" : "";
+            throw new DeviceMemoryException($"{Name}: no room for {MemoryAccount.Format(bytes)} of {owner}{free}. Held now: {Memory}. {Memory.Advice(owner)}", cause);
         }
 
         var slice = new Slice(address, length, type);
@@ -65,6 +65,9 @@ public abstract class Backend : IDisposable
         FreeBytes(slice.Address);
     }
 
+    /// <summary>Bytes that the device has free and has in all; null where memory is the host's.</summary>
+    protected virtual (long Free, long Total)? Room => null;
+
     /// <summary>Reserves zeroed bytes aligned to 256.</summary>
     protected abstract nint AllocateBytes(long bytes);
 
@@ -76,6 +79,12 @@ public abstract class Backend : IDisposable
 
     /// <summary>Waits for queued work, then copies device bytes to the host; more than a span holds comes in ranges, as in <see cref="Upload"/>.</summary>
     public abstract void Download(Slice source, Span<byte> destination);
+
+    /// <summary>
+    /// Queues a copy of at most 256 bytes to the host behind the work that is queued now, and returns at once: so a step's loss is read while the next step runs. The slice must live
+    /// until <see cref="PendingRead.Wait"/>.
+    /// </summary>
+    public abstract PendingRead ReadLater(Slice source);
 
     /// <summary>Copies elements, converting between floating types (rounding to nearest even).</summary>
     public abstract void Copy(Slice source, Slice destination);

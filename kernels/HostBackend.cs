@@ -53,6 +53,9 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
     }
 
     /// <inheritdoc />
+    public override PendingRead ReadLater(Slice source) => new Arrived(new ReadOnlySpan<byte>((void*)source.Address, (int)source.Bytes).ToArray());
+
+    /// <inheritdoc />
     public override void Synchronize()
     {
         // Every operation has finished when it returns.
@@ -129,4 +132,9 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
     /// <inheritdoc />
     public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) =>
         Sampler.Draw<T>(logits, rows, sampling, key, ids, logprobs);
+
+    sealed class Arrived(byte[] bytes) : PendingRead
+    {
+        public override byte[] Wait() => bytes;
+    }
 }

@@ -1,5 +1,3 @@
-using ILGPU.Runtime;
-
 namespace IlgpuPeft.Kernels;
 
 /// <summary>
@@ -40,6 +38,9 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
     public override long ScratchBytes => scratch.Bytes;
 
     /// <inheritdoc />
+    protected override (long Free, long Total)? Room => Device.Buffers.Room;
+
+    /// <inheritdoc />
     protected override nint AllocateBytes(long bytes) => Device.Buffers.Allocate(bytes);
 
     /// <inheritdoc />
@@ -49,21 +50,18 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
     public override void Upload(ReadOnlySpan<byte> source, Slice destination)
     {
         Expect.That(source.Length == destination.Bytes, nameof(Upload), $"source has {source.Length} bytes, expected {destination.Bytes}.");
-        if (!source.IsEmpty)
-        {
-            Device.Buffers.View<byte>(destination).CopyFromCPU(Device.Stream, source);
-        }
+        Device.Transfers.Upload(source, destination);
     }
 
     /// <inheritdoc />
     public override void Download(Slice source, Span<byte> destination)
     {
         Expect.That(destination.Length == source.Bytes, nameof(Download), $"destination has {destination.Length} bytes, expected {source.Bytes}.");
-        if (!destination.IsEmpty)
-        {
-            Device.Buffers.View<byte>(source).CopyToCPU(Device.Stream, destination);
-        }
+        Device.Transfers.Download(source, destination);
     }
+
+    /// <inheritdoc />
+    public override PendingRead ReadLater(Slice source) => Device.Transfers.ReadLater(source);
 
     /// <inheritdoc />
     public override void Synchronize() => Device.Stream.Synchronize();

@@ -22,6 +22,8 @@ sealed unsafe class LimitedBackend(int room) : Backend
 
     public override void Download(Slice source, Span<byte> destination) => throw Unused();
 
+    public override PendingRead ReadLater(Slice source) => throw Unused();
+
     public override void Copy(Slice source, Slice destination) => throw Unused();
 
     public override void Fill(Slice destination, double value) => throw Unused();

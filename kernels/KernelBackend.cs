@@ -113,11 +113,13 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
     public override void SwiGluBackward(Slice dy, Slice gate, Slice up, Slice dGate, Slice dUp) => SwiGluKernels.Backward<T>(Device, dy, gate, up, dGate, dUp);
 
     /// <inheritdoc />
-    public override void LinearForward(Slice x, Weight weight, Slice bias, LoraFactors? lora, Slice loraInput, Slice xa, Slice y, bool accumulate) => throw Missing();
+    public override void LinearForward(Slice x, Weight weight, Slice bias, LoraFactors? lora, Slice loraInput, Slice xa, Slice y, bool accumulate) =>
+        LinearKernels.Forward<T>(Device, scratch, UsesTensorCores, x, weight, bias, lora, loraInput, xa, y, accumulate);
 
     /// <inheritdoc />
     public override void LinearBackward(Slice dy, Slice x, Slice loraInput, Weight weight, LoraFactors? lora, Slice xa, Slice dx, Slice dLoraInput, bool accumulate,
-        Slice dA, Slice dB, Slice dWeight, Slice dBias) => throw Missing();
+        Slice dA, Slice dB, Slice dWeight, Slice dBias) =>
+        LinearKernels.Backward<T>(Device, scratch, UsesTensorCores, dy, x, loraInput, weight, lora, xa, dx, dLoraInput, accumulate, dA, dB, dWeight, dBias);
 
     /// <inheritdoc />
     public override void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead) =>

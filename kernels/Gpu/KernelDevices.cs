@@ -55,5 +55,6 @@ static class KernelDevices
         builder.Optimize(OptimizationLevel.O1).EnableAlgorithms().Profiling();
         configure(builder);
         PtxIntrinsics.Register(builder, typeof(Intrinsics), typeof(PtxIntrinsics));
+        PtxIntrinsics.Register(builder, typeof(WarpTileIntrinsics), typeof(PtxWarpTile));
     });
 }

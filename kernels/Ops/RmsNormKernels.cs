@@ -101,7 +101,7 @@ static class RmsNormKernels
     }
 
     /// <summary>How rows lie in memory and belong to threads.</summary>
-    struct Layout
+    internal struct Layout
     {
         /// <summary>n.</summary>
         public long Rows;

@@ -137,7 +137,7 @@ static class RowsKernels
     }
 
     /// <summary>Where a row index occurs again.</summary>
-    struct Link
+    internal struct Link
     {
         /// <summary>1 where no earlier row has this index.</summary>
         public int IsFirst;

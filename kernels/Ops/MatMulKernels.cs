@@ -41,11 +41,11 @@ static class MatMulKernels
 
         if (call.B.Type == DType.BF16)
         {
-            Portable(device, scratch, call, RightOperand<BF16>(device, call), update);
+            Choose<BF16>(device, scratch, call, update);
         }
         else
         {
-            Portable(device, scratch, call, RightOperand<F32>(device, call), update);
+            Choose<F32>(device, scratch, call, update);
         }
     }
 
@@ -56,14 +56,49 @@ static class MatMulKernels
         {
             Multiply(device, scratch, tensorCores, call with { B = weight.Values }, update);
         }
+        else if (HasFewRows(call) && Nf4View.HasRuns(weight, call.K))
+        {
+            FewRows(device, call, new MatVecRuns(Nf4View.Of(device, weight), call.K), update);
+        }
+        else if (HasFewRows(call))
+        {
+            FewRows(device, call, new MatVecQuads<Nf4Operand>(Nf4Operand.Of(device, weight, alongDepth: true), call.K, call.K % 4 == 0), update);
+        }
         else if (call.M > 0)
         {
             Portable(device, scratch, call, Nf4Operand.Of(device, weight, call.TransposeB), update);
         }
     }
 
-    static DenseOperand<T> RightOperand<T>(KernelDevice device, MatMulCall call) where T : unmanaged, IElement<T> =>
-        DenseOperand<T>.Of(device, call.B, call.N, call.K, call.TransposeB);
+    /// <summary>
+    /// Whether the call is a product with few rows, as of decoded tokens. On the portable path a pass for 8 rows costs less than the 64 rows of a tile up to 16 rows.
+    /// </summary>
+    static bool HasFewRows(MatMulCall call) => call.M is > 0 and <= MatVecKernels.MostRows && !call.TransposeA && call.TransposeB && call.A.Type == call.C.Type;
+
+    static void FewRows<TWeights>(KernelDevice device, MatMulCall call, TWeights weights, LowRankProduct update) where TWeights : struct, IMatVecWeights
+    {
+        if (call.A.Type == DType.BF16)
+        {
+            MatVecKernels.Multiply<BF16, TWeights, BF16>(device, call, weights, update);
+        }
+        else
+        {
+            MatVecKernels.Multiply<F32, TWeights, F32>(device, call, weights, update);
+        }
+    }
+
+    static void Choose<TB>(KernelDevice device, ScratchBuffers scratch, MatMulCall call, LowRankProduct update) where TB : unmanaged, IElement<TB>
+    {
+        var b = DenseOperand<TB>.Of(device, call.B, call.N, call.K, call.TransposeB);
+        if (HasFewRows(call))
+        {
+            FewRows(device, call, new MatVecQuads<DenseOperand<TB>>(b, call.K, Quads.Fit(call.B, call.K)), update);
+        }
+        else
+        {
+            Portable(device, scratch, call, b, update);
+        }
+    }
 
     static void Portable<TB>(KernelDevice device, ScratchBuffers scratch, MatMulCall call, TB b, LowRankProduct update) where TB : struct, IProductOperand
     {

@@ -57,7 +57,7 @@ public class Nf4TensorCoreMatMulTests
         // Codes are looked up 32 at a time, in 16 banks: a wavefront each. All else moves 128 bytes a wavefront.
         long lookups = 64 * 64 / 32, table = 1;
         Assert.Equal(lookups + table + (counters.SharedBytes - 4 * 64 * 64 - 4 * 16) / 128, counters.SharedWavefronts);
-        Assert.Equal(64 * 64 * 2 / 32 + 64 * 64 / 2 / 32 + 64 * 2 / 8, counters.GlobalLoadSectors); // x, codes, and scales of 64 rows, 8 of them a sector, for two threads each
+        Assert.Equal(64 * 64 * 2 / 32 + 64 * 64 / 2 / 32 + 64 / 8, counters.GlobalLoadSectors); // x, codes, and scales of 64 rows, 8 of them a sector
         Assert.Equal(0, counters.LocalBytes);
         string ptx = ((EmulatedKernel)oracle.Device.Compiled[^1].Kernel).Ptx;
         Assert.Contains("ld.global.v4", ptx);

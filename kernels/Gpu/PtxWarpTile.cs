@@ -1,3 +1,4 @@
+using System.Text;
 using ILGPU.Backends.PTX;
 using ILGPU.IR;
 using ILGPU.IR.Values;
@@ -6,7 +7,7 @@ namespace IlgpuPeft.Kernels;
 
 /// <summary>
 /// The PTX of <see cref="WarpTileIntrinsics"/>. Fragment (i, j) of a tile, 16 rows by 8 columns, is four consecutive registers; fragments are numbered row by row. Of 16 x 16 values in
-/// shared memory lane l addresses row l mod 16, chunk l / 16, for either operand and either order; which of the four matrices is which fragment then follows from order and operand.
+/// shared memory lane l addresses row l mod 16, chunk l / 16, for either operand and either order; which matrix belongs where then follows from operand and order.
 /// </summary>
 static class PtxWarpTile
 {
@@ -18,49 +19,30 @@ static class PtxWarpTile
         string[] sums = InPlace(generator, value);
         var (rows, columns) = Extents(sums.Length);
         var text = generator.Builder;
-        text.AppendLine("\t{").AppendLine($"\t.reg .b32 place, a<{Steps * rows / 4}>, b<{Steps * columns / 4}>;");
-        Load("a", rows, 1, Constant(call[5]).Int1Value);
-        Load("b", columns, 3, Constant(call[6]).Int1Value);
+        text.AppendLine("\t{");
+        var a = new Fragments(text, "a", rows, Operand(generator, call[1]), Operand(generator, call[2]), Constant(call[5]).Int1Value);
+        var b = new Fragments(text, "b", columns, Operand(generator, call[3]), Operand(generator, call[4]), Constant(call[6]).Int1Value);
+        a.Load(0);
+        b.Load(0);
         for (int step = 0; step < Steps; step++)
         {
+            if (step + 1 < Steps)
+            {
+                a.Load(step + 1); // ahead of the multiplies that hide it; two steps' fragments fit beside the sums
+                b.Load(step + 1);
+            }
+
             for (int i = 0; i < rows / 16; i++)
             {
                 for (int j = 0; j < columns / 8; j++)
                 {
-                    Multiply(step, i, j);
+                    string target = string.Join(", ", sums.AsSpan(4 * (i * columns / 8 + j), 4).ToArray());
+                    text.AppendLine($"\tmma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {{{target}}}, {{{a.Rows16(step, i)}}}, {{{b.Columns8(step, j)}}}, {{{target}}};");
                 }
             }
         }
 
         text.AppendLine("\t}");
-
-        // Of a tile stored [extent, depth] the rows of one step are at one offset from the next 16 rows, and steps differ in the bits that the swizzle exchanges; by depth, the other way round.
-        void Load(string name, int extent, int operand, bool byDepth)
-        {
-            string tile = Operand(generator, call[operand]), offset = Operand(generator, call[operand + 1]);
-            int count = extent / 16, pitch = byDepth ? 4 * extent : 2 * WarpTileIntrinsics.Depth, outer = byDepth ? count : Steps, inner = byDepth ? Steps : count;
-            for (int chunk = 0; chunk < outer; chunk++)
-            {
-                text.AppendLine($"\txor.b32 place, {offset}, {32 * chunk};").AppendLine($"\tadd.u32 place, place, {tile};");
-                for (int row = 0; row < inner; row++)
-                {
-                    int first = 4 * (byDepth ? row * count + chunk : chunk * count + row);
-                    string target = string.Join(", ", Enumerable.Range(first, 4).Select(i => $"{name}{i}"));
-                    text.AppendLine($"\tldmatrix.sync.aligned.m8n8.x4{(byDepth ? ".trans" : "")}.shared.b16 {{{target}}}, [place+{16 * pitch * row}];");
-                }
-            }
-        }
-
-        // Matrices of a 16 x 16 block, in the order loaded: (rows 0-7, chunk 0), (rows 8-15, chunk 0), (rows 0-7, chunk 1), (rows 8-15, chunk 1).
-        void Multiply(int step, int i, int j)
-        {
-            bool aByDepth = Constant(call[5]).Int1Value, bByDepth = Constant(call[6]).Int1Value;
-            int a = 4 * (step * rows / 16 + i), b = 4 * (step * columns / 16 + j / 2), sum = 4 * (i * columns / 8 + j);
-            string left = aByDepth ? $"a{a}, a{a + 2}, a{a + 1}, a{a + 3}" : $"a{a}, a{a + 1}, a{a + 2}, a{a + 3}";
-            string right = bByDepth ? $"b{b + j % 2 * 2}, b{b + j % 2 * 2 + 1}" : $"b{b + j % 2}, b{b + j % 2 + 2}";
-            string target = string.Join(", ", sums[sum..(sum + 4)]);
-            text.AppendLine($"\tmma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {{{target}}}, {{{left}}}, {{{right}}}, {{{target}}};");
-        }
     }
 
     public static void Scale(PTXBackend backend, PTXCodeGenerator generator, Value value)
@@ -124,4 +106,51 @@ static class PtxWarpTile
     static PrimitiveValue Constant(Value value) => value.Resolve() as PrimitiveValue ?? throw new NotSupportedException($"PtxWarpTile: an operand is {value.Resolve()}, expected a constant.");
 
     static (int Rows, int Columns) Extents(int registers) => registers switch { 32 => (32, 32), 64 => (64, 32), _ => (64, 64) };
+
+    /// <summary>
+    /// The fragments of one operand, in registers of its name. Of a tile stored [extent, depth] the next 16 rows lie at a fixed distance, and steps differ in the bits that the swizzle
+    /// exchanges; by depth, the other way round. Matrices of 16 x 16 values come as (rows 0-7, chunk 0), (rows 8-15, chunk 0), (rows 0-7, chunk 1), (rows 8-15, chunk 1).
+    /// </summary>
+    sealed class Fragments
+    {
+        readonly StringBuilder text;
+        readonly string name;
+        readonly int count, pitch;
+        readonly bool byDepth;
+
+        public Fragments(StringBuilder text, string name, int extent, string tile, string offset, bool byDepth)
+        {
+            this.text = text;
+            this.name = name;
+            this.byDepth = byDepth;
+            count = extent / 16;
+            pitch = byDepth ? 4 * extent : 2 * WarpTileIntrinsics.Depth;
+            int places = byDepth ? count : Steps;
+            text.AppendLine($"\t.reg .b32 {name}<{4 * Steps * count}>, {name}place<{places}>;");
+            for (int i = 0; i < places; i++)
+            {
+                text.AppendLine($"\txor.b32 {name}place{i}, {offset}, {32 * i};").AppendLine($"\tadd.u32 {name}place{i}, {name}place{i}, {tile};");
+            }
+        }
+
+        /// <summary>Loads all blocks of 16 x 16 values of a step.</summary>
+        public void Load(int step)
+        {
+            for (int block = 0; block < count; block++)
+            {
+                var (place, row) = byDepth ? (block, step) : (step, block);
+                text.AppendLine($"\tldmatrix.sync.aligned.m8n8.x4{(byDepth ? ".trans" : "")}.shared.b16 {{{Matrices(step, block, 0, 1, 2, 3)}}}, [{name}place{place}+{16 * pitch * row}];");
+            }
+        }
+
+        /// <summary>The left operand of a multiply: (rows 0-7, depth 0-7), (rows 8-15, depth 0-7), (rows 0-7, depth 8-15), (rows 8-15, depth 8-15).</summary>
+        public string Rows16(int step, int block) => byDepth ? Matrices(step, block, 0, 2, 1, 3) : Matrices(step, block, 0, 1, 2, 3);
+
+        /// <summary>The right operand of a multiply: depth 0-7 and depth 8-15 of eight columns.</summary>
+        public string Columns8(int step, int eight) => byDepth
+            ? Matrices(step, eight / 2, eight % 2 * 2, eight % 2 * 2 + 1)
+            : Matrices(step, eight / 2, eight % 2, eight % 2 + 2);
+
+        string Matrices(int step, int block, params int[] matrices) => string.Join(", ", matrices.Select(i => $"{name}{4 * (step * count + block) + i}"));
+    }
 }

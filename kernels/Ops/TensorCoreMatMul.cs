@@ -33,7 +33,7 @@ static class TensorCoreMatMul
 
     /// <summary>Computes a product of BF16 operands.</summary>
     /// <param name="device">One that has tensor cores.</param>
-    /// <param name="call">What; A and B are not both transposed.</param>
+    /// <param name="call">What.</param>
     /// <param name="extension">
     /// A low-rank product that is added to the sums: X, Y and R in place of A, B and K, and <see cref="MatMulCall.Alpha"/> as s; transposed as the call is. Its C, bias and
     /// accumulation are ignored.
@@ -59,17 +59,20 @@ static class TensorCoreMatMul
         Check(device, call, extension);
         Expect.Elements(Operation, DType.BF16, (long)call.N * call.K, (nameof(call.B), call.B));
         var b = TileOperand.Of(device, call.B, call.N, call.K, !call.TransposeB);
-        if (call.TransposeA)
+        switch (call.TransposeA, call.TransposeB)
         {
-            Multiply<TTile, ByDepth, ByDepth, TileOperand, int>(device, scratch, call, b, extension);
-        }
-        else if (call.TransposeB)
-        {
-            Multiply<TTile, ByExtent, ByExtent, TileOperand, int>(device, scratch, call, b, extension);
-        }
-        else
-        {
-            Multiply<TTile, ByExtent, ByDepth, TileOperand, int>(device, scratch, call, b, extension);
+            case (false, true):
+                Multiply<TTile, ByExtent, ByExtent, TileOperand, int>(device, scratch, call, b, extension);
+                break;
+            case (false, false):
+                Multiply<TTile, ByExtent, ByDepth, TileOperand, int>(device, scratch, call, b, extension);
+                break;
+            case (true, true):
+                Multiply<TTile, ByDepth, ByExtent, TileOperand, int>(device, scratch, call, b, extension);
+                break;
+            case (true, false):
+                Multiply<TTile, ByDepth, ByDepth, TileOperand, int>(device, scratch, call, b, extension);
+                break;
         }
     }
 
@@ -91,6 +94,11 @@ static class TensorCoreMatMul
         where TTile : unmanaged, IWarpTile<TTile> where TA : struct, IOperandOrder where TB : struct, IOperandOrder where TSource : struct, ITileSource<TSource, THeld> where THeld : unmanaged
         where TC : unmanaged, IElement<TC>
     {
+        if (call.M == 0 || call.N == 0)
+        {
+            return;
+        }
+
         var result = TileResult<TC>.Of(device, call);
         int steps = Steps(call.K) + Steps(extension?.K ?? 0), parts = scratch == null ? 1 : Parts<TTile>(call, steps);
         if (parts == 1)
@@ -169,7 +177,6 @@ static class TensorCoreMatMul
         }
 
         Expect.That(call.M >= 0 && call.N >= 0 && call.K >= 0, Operation, $"extents are {call.M} x {call.N} x {call.K}, expected none below zero.");
-        Expect.That(!(call.TransposeA && call.TransposeB), Operation, "A and B are both transposed, expected at most one of them. Compute the transposed result with A and B exchanged.");
         Expect.That(call.C.Type is DType.F32 or DType.BF16, Operation, $"C is {call.C.Type}, expected F32 or BF16.");
         Expect.Length(Operation, nameof(call.C), call.C, (long)call.M * call.N);
         Expect.Elements(Operation, DType.BF16, (long)call.M * call.K, (nameof(call.A), call.A));

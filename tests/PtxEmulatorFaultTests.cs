@@ -241,7 +241,7 @@ public sealed class PtxEmulatorFaultTests : IDisposable
 
     [Theory]
     [InlineData("frobnicate.b32 %r0, %r1;", "frobnicate")]
-    [InlineData("add.sat.s32 %r0, %r1, %r2;", "add.sat.s32")]
+    [InlineData("add.sat.u32 %r0, %r1, %r2;", "add.sat.u32")]
     [InlineData("add.s32 %r0, %r1;", "operand 3 is missing")]
     [InlineData("add.s32 %rd0, %r1, %r2;", "64 bits, expected 32")]
     [InlineData("bra NOWHERE;", "NOWHERE")]

@@ -9,6 +9,7 @@ sealed class Block : IDisposable
     const long Turn = 50_000;
 
     readonly EmulatedWarp[] warps;
+    long instructionsBefore;
 
     public Block(Launch launch, Counters counters)
     {
@@ -16,6 +17,7 @@ sealed class Block : IDisposable
         Counters = counters;
         ThreadCount = launch.BlockDim.X * launch.BlockDim.Y * launch.BlockDim.Z;
         WarpCount = (ThreadCount + EmulatedWarp.Size - 1) / EmulatedWarp.Size;
+        Barriers = new BlockBarriers(this);
         Shared = new BlockMemory(launch.Program.SharedBytes, launch.DynamicSharedBytes);
         warps = new EmulatedWarp[WarpCount];
         for (int i = 0; i < WarpCount; i++)
@@ -28,6 +30,8 @@ sealed class Block : IDisposable
 
     public BlockMemory Shared { get; }
 
+    public BlockBarriers Barriers { get; }
+
     public int ThreadCount { get; }
 
     public int WarpCount { get; }
@@ -38,30 +42,36 @@ sealed class Block : IDisposable
     /// <summary>Number of barriers that all warps have passed.</summary>
     public int Epoch { get; private set; }
 
+    /// <summary>Warp instructions that the block has run: its clock, the same on every run.</summary>
+    public long Clock => Counters.TotalWarpInstructions - instructionsBefore;
+
+    public void BeginEpoch() => Epoch++;
+
     public void Run((int X, int Y, int Z) index)
     {
         Index = index;
         Epoch = 0;
+        instructionsBefore = Counters.TotalWarpInstructions;
+        Barriers.Start();
         Shared.Start();
         foreach (var warp in warps)
             warp.Start();
         long budget = Launch.Options.InstructionBudgetPerBlock;
         while (true)
         {
-            int waiting = 0, finished = 0;
+            int finished = 0;
             foreach (var warp in warps)
             {
                 if (warp.State == WarpState.Ready)
                     budget -= warp.Run(Math.Min(Turn, budget));
-                waiting += warp.State == WarpState.AtBarrier ? 1 : 0;
                 finished += warp.State == WarpState.Finished ? 1 : 0;
                 if (budget <= 0 && warp.State == WarpState.Ready)
                     throw warp.Fault($"the block has run {Launch.Options.InstructionBudgetPerBlock} instructions without an end; an endless loop?");
             }
             if (finished == WarpCount)
                 return;
-            if (waiting + finished == WarpCount)
-                Release(finished);
+            if (!Array.Exists(warps, warp => warp.State == WarpState.Ready))
+                throw Barriers.Stuck(warps);
         }
     }
 
@@ -70,25 +80,5 @@ sealed class Block : IDisposable
         foreach (var warp in warps)
             warp.Dispose();
         Shared.Dispose();
-    }
-
-    void Release(int finished)
-    {
-        var first = Array.Find(warps, warp => warp.State == WarpState.AtBarrier)!;
-        if (finished > 0)
-            throw first.Fault("divergent barrier: other warps of the block have returned and will never reach it");
-        foreach (var warp in warps)
-            if (!first.Waiting!.Matches(warp.Waiting!))
-                throw warp.Fault($"divergent barrier: this warp waits at barrier {warp.Waiting!.Id}, others at barrier {first.Waiting.Id}");
-        int count = warps.Sum(warp => warp.Waiting!.Votes(warp));
-        foreach (var warp in warps)
-            warp.Waiting!.Complete(warp, count, ThreadCount);
-        Counters.Barriers++;
-        Epoch++;
-        foreach (var warp in warps)
-        {
-            warp.Time++;
-            warp.Resume();
-        }
     }
 }

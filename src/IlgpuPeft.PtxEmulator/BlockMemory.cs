@@ -142,12 +142,16 @@ sealed unsafe class BlockMemory : IDisposable
 
     static int Bytes(ulong address, int size) => size >= 4 ? 15 : ((1 << size) - 1) << (int)(address & 3);
 
-    /// <summary>Whether nothing orders an earlier access and this one: no block barrier, and no warp barrier between lanes of one warp.</summary>
+    /// <summary>
+    /// Whether nothing orders an earlier access and this one: no barrier of the block or of a part of it, and no warp barrier between
+    /// lanes of one warp. Where several warps made the earlier accesses, a barrier of a part may have ordered all of them.
+    /// </summary>
     static bool Unordered(int epoch, int time, short earlier, EmulatedWarp warp, short thread)
     {
         if (epoch != warp.Block.Epoch || earlier == thread)
             return false;
-        return WarpOf(earlier) != warp.Index || time == warp.Time;
+        int other = WarpOf(earlier);
+        return other == warp.Index ? time == warp.Time : warp.Seen == null || (other >= 0 && warp.Seen[other] <= time);
     }
 
     /// <summary>Who has read a word when a thread reads it after an earlier reader.</summary>

@@ -91,7 +91,7 @@ sealed class DecodeContext
         Register register => Sized(register, laneSize),
         Immediate immediate => Module.Registers.Constant(laneSize, immediate.Bits),
         Real real => Module.Registers.Constant(laneSize, real.Bits(laneSize)),
-        Name => Module.Registers.Constant(laneSize, (ulong)AddressOf(Variable(operand))),
+        Name => Module.Registers.Constant(laneSize, AddressOf(Variable(operand))),
         _ => throw Malformed("an operand is not a register or a number"),
     };
 
@@ -118,8 +118,12 @@ sealed class DecodeContext
         : throw Malformed($"'{(operand is Name unknown ? unknown.Text : operand)}' is not declared");
 
     /// <summary>Where a variable lies within its state space.</summary>
-    public int AddressOf(Variable variable) =>
-        variable.Space == "dynamic" ? (Module.SharedBytes + 15) / 16 * 16 : variable.Offset;
+    public ulong AddressOf(Variable variable) => variable.Space switch
+    {
+        "dynamic" => (ulong)((Module.SharedBytes + 15) / 16 * 16),
+        "global" or "const" => variable.Address,
+        _ => (ulong)variable.Offset,
+    };
 
     Register Sized(Register register, int laneSize) => register.LaneSize == laneSize
         ? register

@@ -31,6 +31,7 @@ sealed unsafe class Launch(PtxProgram program, AllocationTable memory, PtxEmulat
         if (shared > Options.MaxSharedBytes)
             throw new PtxEmulatorException(
                 $"{Program.Name}: a block asks for {shared} bytes of shared memory, the device has {Options.MaxSharedBytes}. Use smaller tiles.");
+        Memory.Include(Program.Variables);
         long blocks = (long)GridDim.X * GridDim.Y * GridDim.Z;
         int workers = Program.NeedsBlockOrder ? 1 : (int)Math.Min(blocks, Math.Max(1, Options.Workers));
         var counters = new Counters[workers];

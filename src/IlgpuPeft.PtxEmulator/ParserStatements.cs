@@ -61,6 +61,29 @@ sealed partial class Parser
         return new Vector(items);
     }
 
+    /// <summary>The bytes of `{1, 2, {3}}` or of one number.</summary>
+    byte[] InitialValue(PtxType type)
+    {
+        if (!Take("{"))
+        {
+            var token = Here;
+            ulong bits = Literal(module.Scope) switch
+            {
+                Immediate immediate => immediate.Bits,
+                Real real => real.Bits(type.Size()),
+                _ => throw new PtxSyntaxException(token.Line, $"an initial value must be a number, got '{token.Text}'"),
+            };
+            return BitConverter.GetBytes(bits)[..type.Size()];
+        }
+        var bytes = new List<byte>();
+        while (!Take("}"))
+        {
+            bytes.AddRange(InitialValue(type));
+            Take(",");
+        }
+        return [.. bytes];
+    }
+
     Operand Literal(Scope scope)
     {
         bool negative = Take("-");

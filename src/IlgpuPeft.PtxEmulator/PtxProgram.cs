@@ -28,7 +28,8 @@ sealed class PtxProgram
         Constants = [.. module.Registers.Constants];
         SpecialRegisters = [.. module.Registers.Special.Select(pair => (pair.Key, pair.Value))];
         RegisterBytes = module.Registers.Size;
-        NeedsBlockOrder = Code.OfType<AtomicInstruction>().Any(atomic => atomic.DependsOnOrder);
+        Variables = module.Variables;
+        NeedsBlockOrder = Code.OfType<Print>().Any() || Code.OfType<AtomicInstruction>().Any(atomic => atomic.DependsOnOrder);
     }
 
     /// <summary>Name of the entry point.</summary>
@@ -57,7 +58,9 @@ sealed class PtxProgram
 
     public (string Name, Register Register)[] SpecialRegisters { get; }
 
-    /// <summary>Whether the kernel has atomics whose result depends on which block comes first: then blocks run one after the other.</summary>
+    public ModuleVariables Variables { get; }
+
+    /// <summary>Whether the kernel prints, or has atomics whose result depends on which block comes first: then blocks run one after the other.</summary>
     public bool NeedsBlockOrder { get; }
 
     /// <summary>Parses and links a module with one entry point.</summary>

@@ -41,8 +41,11 @@ sealed record Statement(int Line, string Opcode, IReadOnlyList<Operand> Operands
     public string[] Parts { get; } = Opcode.Split('.');
 }
 
-/// <summary>A named piece of `.param`, `.shared` or `.local` memory.</summary>
-sealed record Variable(string Space, int Offset, int Size, PtxType Type);
+/// <summary>A named piece of memory: at an offset in `.param`, `.shared` or `.local`, at an address in `.global` and `.const`.</summary>
+sealed record Variable(string Space, int Offset, int Size, PtxType Type)
+{
+    public ulong Address { get; init; }
+}
 
 /// <summary>Names visible between two braces.</summary>
 sealed class Scope(Scope? parent)

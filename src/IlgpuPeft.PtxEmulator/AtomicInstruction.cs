@@ -48,7 +48,7 @@ sealed unsafe class AtomicInstruction<T>(
         for (uint rest = mask; rest != 0; rest &= rest - 1)
         {
             int lane = BitOperations.TrailingZeroCount(rest);
-            if (part == Space.Shared && warp.Block.Shared.ReadModifyWrite(warp, addresses[lane], sizeof(T)) is { } problem)
+            if (part == Space.Shared && warp.Block.Shared.ReadModifyWrite(warp, lane, addresses[lane], sizeof(T)) is { } problem)
                 throw PtxEmulatorException.At(warp, lane, problem, addresses[lane]);
             T old = Update(part == Space.Global ? inGlobal : operation, ref *(T*)MemoryAccess.Pointer(warp, part, addresses[lane], lane), x[lane], y[lane]);
             if (d != null)

@@ -12,9 +12,6 @@ sealed unsafe class BlockMemory : IDisposable
     /// <summary>In place of a thread: threads of several warps.</summary>
     const short Many = -1;
 
-    /// <summary>In place of a thread: atomic operations, which do not race with each other.</summary>
-    const short Atomic = -2;
-
     /// <summary>In place of a thread: several lanes of warp w are this minus w.</summary>
     const short ManyOfWarp = -16;
 
@@ -23,6 +20,9 @@ sealed unsafe class BlockMemory : IDisposable
         public int WriteEpoch, WriteTime, ReadEpoch, ReadTime;
         public short Writer, Reader;
         public byte Initialised, WriteBytes, ReadBytes, Pending;
+
+        /// <summary>Whether the writer was an atomic operation; those do not race with each other.</summary>
+        public bool WriteAtomic;
     }
 
     readonly Word* words;
@@ -93,15 +93,16 @@ sealed unsafe class BlockMemory : IDisposable
     }
 
     /// <summary>Notes an atomic read and write; says what is wrong with it, or null.</summary>
-    public string? ReadModifyWrite(EmulatedWarp warp, ulong address, int size)
+    public string? ReadModifyWrite(EmulatedWarp warp, int lane, ulong address, int size)
     {
+        short thread = (short)((warp.Index * EmulatedWarp.Size) + lane);
         for (int done = 0; done < size; done += 4)
         {
             int bytes = Bytes(address, size - done);
             ulong at = address + (ulong)done;
             if ((words[at >> 2].Initialised & bytes) != bytes)
                 return "reads shared memory that no thread of the block has written";
-            if (Note(warp, Atomic, at, bytes, changes: true) is { } problem)
+            if (Note(warp, thread, at, bytes, changes: true, atomic: true) is { } problem)
                 return problem;
         }
         return null;
@@ -120,14 +121,14 @@ sealed unsafe class BlockMemory : IDisposable
         NativeMemory.AlignedFree(words);
     }
 
-    string? Note(EmulatedWarp warp, short thread, ulong address, int bytes, bool changes)
+    string? Note(EmulatedWarp warp, short thread, ulong address, int bytes, bool changes, bool atomic = false)
     {
         ref var word = ref words[address >> 2];
         if (word.Pending != 0)
             return "writes shared memory that cp.async is still copying to; wait for its group first";
         if (changes && warp.Block.Launch.Options.CheckSharedRaces)
         {
-            if ((word.WriteBytes & bytes) != 0 && Unordered(word.WriteEpoch, word.WriteTime, word.Writer, warp, thread))
+            if (!(atomic && word.WriteAtomic) && (word.WriteBytes & bytes) != 0 && Unordered(word.WriteEpoch, word.WriteTime, word.Writer, warp, thread))
                 return $"shared memory race: overwrites what {Who(word.Writer)} wrote, without a barrier between";
             if ((word.ReadBytes & bytes) != 0 && Unordered(word.ReadEpoch, word.ReadTime, word.Reader, warp, thread))
                 return $"shared memory race: overwrites what {Who(word.Reader)} read, without a barrier between";
@@ -135,7 +136,9 @@ sealed unsafe class BlockMemory : IDisposable
         word.Initialised |= (byte)bytes;
         bool again = word.Writer == thread && word.WriteEpoch == warp.Block.Epoch && word.WriteTime == warp.Time;
         word.WriteBytes = (byte)(again ? word.WriteBytes | bytes : bytes);
-        word.Writer = thread;
+        bool among = atomic && word.WriteAtomic && word.WriteEpoch == warp.Block.Epoch;
+        word.Writer = among ? Join(word.Writer, word.WriteTime, thread, warp) : thread;
+        word.WriteAtomic = atomic;
         (word.WriteEpoch, word.WriteTime) = (warp.Block.Epoch, warp.Time);
         return null;
     }
@@ -154,7 +157,7 @@ sealed unsafe class BlockMemory : IDisposable
         return other == warp.Index ? time == warp.Time : warp.Seen == null || (other >= 0 && warp.Seen[other] <= time);
     }
 
-    /// <summary>Who has read a word when a thread reads it after an earlier reader.</summary>
+    /// <summary>Who has read (or atomically changed) a word when a thread does so after an earlier one.</summary>
     static short Join(short earlier, int time, short thread, EmulatedWarp warp)
     {
         if (earlier == thread)
@@ -166,5 +169,5 @@ sealed unsafe class BlockMemory : IDisposable
 
     static int WarpOf(short thread) => thread >= 0 ? thread / EmulatedWarp.Size : thread <= ManyOfWarp ? ManyOfWarp - thread : -1;
 
-    static string Who(short thread) => thread switch { Atomic => "an atomic operation", < 0 => "other threads", _ => $"thread {thread}" };
+    static string Who(short thread) => thread < 0 ? "other threads" : $"thread {thread}";
 }

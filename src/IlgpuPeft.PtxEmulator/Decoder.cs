@@ -91,12 +91,13 @@ static class Decoder
         ["trap"] = _ => new Trap(),
     };
 
+    /// <summary>Whether there is an instruction of this name; calls are linked, not decoded.</summary>
+    public static bool Knows(string operation) => operation == "call" || Operations.ContainsKey(operation);
+
     /// <exception cref="PtxSyntaxException">The emulator does not know the instruction, or one of its modifiers or operands.</exception>
     public static Instruction Decode(DecodeContext context)
     {
-        if (!Operations.TryGetValue(context.Operation, out var decode))
-            throw context.Unknown();
-        var instruction = decode(context);
+        var instruction = Operations[context.Operation](context);
         context.RequireNoMore();
         return instruction;
     }

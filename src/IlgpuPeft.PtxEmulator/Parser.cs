@@ -135,7 +135,7 @@ sealed partial class Parser
         int size = type.Size();
         if (alignment == 0)
             alignment = Math.Max(1, size);
-        if (Take("["))
+        while (Take("["))
         {
             size *= Is("]") ? 0 : Integer();
             Expect("]");

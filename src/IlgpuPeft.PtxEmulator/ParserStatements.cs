@@ -16,6 +16,9 @@ sealed partial class Parser
             guard = scope.FindRegister(token.Text) ?? throw new PtxSyntaxException(token.Line, $"predicate '{token.Text}' is not declared");
         }
         var opcode = Next();
+        // Before its operands, which an unknown instruction may write in an unknown way.
+        if (!Decoder.Knows(opcode.Text.Split('.')[0]))
+            throw new PtxSyntaxException(opcode.Line, $"instruction '{opcode.Text}' is not known to the emulator");
         var operands = new List<Operand>();
         if (!Is(";"))
         {

@@ -8,6 +8,7 @@ var verbs = new SortedDictionary<string, Action<string[]>>
     ["matvec"] = MatVecBenchmark.Run,
     ["step"] = StepBenchmark.Run,
     ["decode"] = DecodeBenchmark.Run,
+    ["emulator"] = _ => EmulatorBenchmark.Run(),
     ["make-model"] = RandomModels.Make,
     ["ops"] = _ => OpsBenchmark.Run(),
 };

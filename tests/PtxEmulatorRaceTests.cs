@@ -26,8 +26,11 @@ public sealed class PtxEmulatorRaceTests : IDisposable
         return data.GetAsArray1D();
     }
 
-    void Races(Action<ArrayView<int>> kernel, int threads, string how) =>
-        Assert.Contains("shared memory race: " + how, Assert.Throws<PtxEmulatorException>(() => Run(kernel, threads)).Message);
+    void Races(Action<ArrayView<int>> kernel, int threads, string how)
+    {
+        string message = Assert.Throws<PtxEmulatorException>(() => Run(kernel, threads)).Message;
+        Assert.True(message.Contains("shared memory race: " + how, StringComparison.Ordinal), message);
+    }
 
     static void OverwriteWhatOthersRead(ArrayView<int> data)
     {
@@ -39,7 +42,7 @@ public sealed class PtxEmulatorRaceTests : IDisposable
     }
 
     [Fact]
-    public void Overwrite_of_what_another_warp_reads() => Races(OverwriteWhatOthersRead, 64, "reads what thread 0 wrote");
+    public void Overwrite_of_what_another_warp_reads() => Races(OverwriteWhatOthersRead, 64, "reads what thread 32 wrote");
 
     static void WriteOneWord(ArrayView<int> data)
     {

@@ -41,7 +41,7 @@ sealed unsafe class Barrier(Register id, Register? threads, bool arrives, string
         if (result == null)
             return;
         ulong value = reduction switch { "popc" => (ulong)votes, "and" => votes == voters ? 1u : 0u, _ => votes > 0 ? 1u : 0u };
-        RegisterLanes.Fill(warp, result, value);
+        RegisterLanes.Fill(warp.Registers, result, value, uint.MaxValue);
     }
 
     string Reduction => reduction;

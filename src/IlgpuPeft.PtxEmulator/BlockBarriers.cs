@@ -45,14 +45,14 @@ sealed class BlockBarriers(Block block)
     }
 
     /// <summary>Why no warp of the block can go on.</summary>
-    public PtxEmulatorException Stuck(EmulatedWarp[] warps)
+    public PtxEmulatorException Stuck()
     {
         var waiting = Enumerable.Range(0, Count).Where(id => arrivals[id].Exists(arrival => !arrival.Barrier.Arrives)).ToArray();
         var here = arrivals[waiting[^1]];
         var warp = here.First(arrival => !arrival.Barrier.Arrives).Warp;
         if (waiting.Length > 1)
             return warp.Fault($"divergent barrier: this warp waits at barrier {waiting[^1]}, others at barrier {waiting[0]}");
-        if (Array.Exists(warps, other => other.State == WarpState.Finished))
+        if (Array.Exists(block.Warps, other => other.State == WarpState.Finished))
             return warp.Fault("divergent barrier: other warps of the block have returned and will never reach it");
         return warp.Fault($"barrier {waiting[0]} waits for {expected[waiting[0]]} warps, and {here.Count} arrive");
     }
@@ -63,18 +63,18 @@ sealed class BlockBarriers(Block block)
         int votes = here.Sum(arrival => arrival.Barrier.Votes(arrival.Warp));
         int threads = here.Sum(arrival => System.Numerics.BitOperations.PopCount(arrival.Warp.AllLanes));
         block.Counters.Barriers++;
-        if (whole)
-            block.BeginEpoch();
         foreach (var arrival in here)
         {
             var warp = arrival.Warp;
             if (arrival.Barrier.Arrives)
                 continue;
             arrival.Barrier.Complete(warp, votes, threads);
-            warp.Time++;
             warp.Seen = whole ? null : Merge(warp.Seen, here);
+            warp.Time++;
             warp.Resume();
         }
+        if (whole)
+            block.BeginEpoch();
         here.Clear();
     }
 

@@ -99,7 +99,7 @@ static class Decoder
     {
         var instruction = Operations[context.Operation](context);
         context.RequireNoMore();
-        return instruction;
+        return VectorDecoder.Decode(context, instruction) ?? instruction;
     }
 
     static Instruction AddOrSubtract<TOperation>(DecodeContext c, Func<DecodeContext, Instruction> floats) where TOperation : INumberOperation

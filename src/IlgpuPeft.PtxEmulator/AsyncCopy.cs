@@ -3,7 +3,8 @@ using System.Numerics;
 namespace IlgpuPeft.PtxEmulator;
 
 /// <summary>`cp.async`: from global to shared memory, past the registers.</summary>
-sealed unsafe class AsyncCopy(Register to, long toOffset, Register from, long fromOffset, int size, Register? used) : Instruction
+sealed unsafe class AsyncCopy(
+    Register to, long toOffset, Register from, long fromOffset, int size, Register? used, Register? ignore, bool ignoreNegated) : Instruction
 {
     Allocation? last;
 
@@ -40,8 +41,16 @@ sealed unsafe class AsyncCopy(Register to, long toOffset, Register from, long fr
         }
     }
 
-    int Used(EmulatedWarp warp, int lane) =>
-        used == null ? size : (int)Math.Min((uint)size, (uint)RegisterLanes.Read(warp.Registers + used.Slot, used.LaneSize, lane));
+    /// <summary>Bytes of the source that a lane reads; the rest of its copy are zeros.</summary>
+    int Used(EmulatedWarp warp, int lane)
+    {
+        if (ignore != null && RegisterLanes.Read(warp.Registers + ignore.Slot, 0, lane) != (ignoreNegated ? 1u : 0))
+            return 0;
+        if (used == null)
+            return size;
+        uint bytes = (uint)RegisterLanes.Read(warp.Registers + used.Slot, used.LaneSize, lane);
+        return bytes <= size ? (int)bytes : throw warp.Fault($"cp.async of {size} bytes is told to read {bytes}", 1u << lane);
+    }
 }
 
 sealed class CommitCopies : Instruction

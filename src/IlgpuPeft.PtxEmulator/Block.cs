@@ -12,12 +12,14 @@ sealed class Block
     const int MaxStart = 1 << 30;
 
     readonly AccessShape?[] shapes;
+    long instructionsBefore;
 
     public Block(Launch launch)
     {
         Launch = launch;
         ThreadCount = launch.BlockDim.X * launch.BlockDim.Y * launch.BlockDim.Z;
         WarpCount = (ThreadCount + EmulatedWarp.Size - 1) / EmulatedWarp.Size;
+        Barriers = new BlockBarriers(this);
         Shared = new BlockMemory(launch.Program.SharedBytes, launch.DynamicSharedBytes);
         Warps = [.. Enumerable.Range(0, WarpCount).Select(i => new EmulatedWarp(this, i))];
         shapes = new AccessShape?[2 * launch.Program.Code.Length];
@@ -29,6 +31,8 @@ sealed class Block
     public Counters Counters { get; private set; } = new();
 
     public BlockMemory Shared { get; }
+
+    public BlockBarriers Barriers { get; }
 
     public EmulatedWarp[] Warps { get; }
 
@@ -57,32 +61,36 @@ sealed class Block
     /// <summary>The shape of the accesses that an instruction of this block makes; those that copy have a second one.</summary>
     public AccessShape Shape(Instruction instruction, bool second = false) => shapes[(2 * instruction.Number) + (second ? 1 : 0)] ??= new AccessShape();
 
+    /// <summary>Warp instructions that the block has run: its clock, the same on every run.</summary>
+    public long Clock => Counters.TotalWarpInstructions - instructionsBefore;
+
     public void Run((int X, int Y, int Z) index)
     {
         Index = index;
         if (EpochStart > MaxStart)
             Restart();
         BeginEpoch();
+        instructionsBefore = Counters.TotalWarpInstructions;
+        Barriers.Start();
         Shared.Start();
         foreach (var warp in Warps)
             warp.Start();
         long budget = Launch.Options.InstructionBudgetPerBlock;
         while (true)
         {
-            int waiting = 0, finished = 0;
+            int finished = 0;
             foreach (var warp in Warps)
             {
                 if (warp.State == WarpState.Ready)
                     budget -= warp.Run(Math.Min(Turn, budget));
-                waiting += warp.State == WarpState.AtBarrier ? 1 : 0;
                 finished += warp.State == WarpState.Finished ? 1 : 0;
                 if (budget <= 0 && warp.State == WarpState.Ready)
                     throw warp.Fault($"the block has run {Launch.Options.InstructionBudgetPerBlock} instructions without an end; an endless loop?");
             }
             if (finished == WarpCount)
                 return;
-            if (waiting + finished == WarpCount)
-                Release(finished);
+            if (!Array.Exists(Warps, warp => warp.State == WarpState.Ready))
+                throw Barriers.Stuck();
         }
     }
 
@@ -99,23 +107,6 @@ sealed class Block
         EpochStart = 0;
         foreach (var warp in Warps)
             warp.Time = 0;
-    }
-
-    void Release(int finished)
-    {
-        var first = Array.Find(Warps, warp => warp.State == WarpState.AtBarrier)!;
-        if (finished > 0)
-            throw first.Fault("divergent barrier: other warps of the block have returned and will never reach it");
-        foreach (var warp in Warps)
-            if (!first.Waiting!.Matches(warp.Waiting!))
-                throw warp.Fault($"divergent barrier: this warp waits at barrier {warp.Waiting!.Id}, others at barrier {first.Waiting.Id}");
-        int count = Warps.Sum(warp => warp.Waiting!.Votes(warp));
-        foreach (var warp in Warps)
-            warp.Waiting!.Complete(warp, count, ThreadCount);
-        Counters.Barriers++;
-        BeginEpoch();
-        foreach (var warp in Warps)
-            warp.Resume();
     }
 
     /// <summary>All threads have met: sets all clocks to a time that none has reached.</summary>

@@ -3,9 +3,9 @@ using System.Runtime.InteropServices;
 namespace IlgpuPeft.PtxEmulator;
 
 /// <summary>
-/// A block's shared memory, and for each of its 4-byte words who touched it last: enough to recognise reads of memory that nobody
-/// wrote, reads of data that is still being copied, and two threads that race. Of several writers of different bytes of one word
-/// only the last is known, so a race between sub-word accesses can be missed; none is reported that is not there.
+/// A block's shared memory, and who touched each of its 4-byte words last: enough to recognise reads of memory that nobody wrote, reads
+/// of data that is still being copied, and two threads that race. A word of which threads touch single bytes is split: its bytes are
+/// noted one by one, until all threads have met and it is touched as a whole again.
 /// </summary>
 sealed unsafe partial class BlockMemory
 {
@@ -18,16 +18,21 @@ sealed unsafe partial class BlockMemory
     /// <summary>Behind the numbers of warps: threads of several.</summary>
     const int SeveralWarps = 64;
 
-    /// <summary>Behind the numbers of warps: atomic operations, which do not race with each other.</summary>
-    const int Atomic = 65;
-
-    /// <summary>A record is warp, lane and bytes, from the highest bits to the lowest.</summary>
+    /// <summary>A record is warp and lane, from the highest bits to the lowest, above the bits of a word's bytes, which are all set.</summary>
     const int LaneShift = 4, WarpShift = 10;
+
+    /// <summary>In a record: it was an atomic operation; those do not race with each other.</summary>
+    const int Atomic = 1 << 20;
+
+    /// <summary>Among the copies under way: the word is split.</summary>
+    const byte Split = 0x80;
 
     /// <summary>Vectors of eight words reach this far beyond the last.</summary>
     const int Padding = 8;
 
     readonly AlignedMemory memory;
+
+    /// <summary>Notes of a word, and behind those of all words, four to a word, of single bytes.</summary>
     readonly int* writeTimes, readTimes, writers, readers;
     readonly byte* initialised, pending;
 
@@ -35,16 +40,15 @@ sealed unsafe partial class BlockMemory
     {
         DynamicStart = (staticBytes + 15) / 16 * 16;
         Size = dynamicBytes > 0 ? DynamicStart + dynamicBytes : staticBytes;
-        int words = ((Size + 3) / 4) + Padding;
-        memory = new AlignedMemory((4L * words) + (4 * sizeof(int) * words) + (2 * words));
+        WordCount = ((Size + 3) / 4) + Padding;
+        memory = new AlignedMemory((4L * WordCount) + (4L * sizeof(int) * NoteCount) + (2 * WordCount));
         Data = memory.Pointer;
-        writeTimes = (int*)(Data + (4 * words));
-        readTimes = writeTimes + words;
-        writers = readTimes + words;
-        readers = writers + words;
-        initialised = (byte*)(readers + words);
-        pending = initialised + words;
-        WordCount = words;
+        writeTimes = (int*)(Data + (4 * WordCount));
+        readTimes = writeTimes + NoteCount;
+        writers = readTimes + NoteCount;
+        readers = writers + NoteCount;
+        initialised = (byte*)(readers + NoteCount);
+        pending = initialised + WordCount;
     }
 
     public byte* Data { get; }
@@ -56,8 +60,10 @@ sealed unsafe partial class BlockMemory
 
     int WordCount { get; }
 
-    /// <summary>Who touched which bytes of a word.</summary>
-    public static int Record(int warp, int lane, int bytes) => (warp << WarpShift) | (lane << LaneShift) | bytes;
+    int NoteCount => 5 * WordCount;
+
+    /// <summary>Who touched a word.</summary>
+    public static int Record(int warp, int lane) => (warp << WarpShift) | (lane << LaneShift) | AllBytes;
 
     /// <summary>For the next block, nothing is written and nothing pending. Records stay: they are older than all that the block does.</summary>
     public void Start()
@@ -67,23 +73,29 @@ sealed unsafe partial class BlockMemory
     }
 
     /// <summary>Forgets who touched what.</summary>
-    public void Forget() => NativeMemory.Clear(writeTimes, (nuint)(4L * sizeof(int) * WordCount));
+    public void Forget() => NativeMemory.Clear(writeTimes, (nuint)(4L * sizeof(int) * NoteCount));
 
     /// <summary>Notes a read; says what is wrong with it, or null.</summary>
     public string? Read(EmulatedWarp warp, int lane, ulong address, int size)
     {
+        int mine = Record(warp.Index, lane);
+        int* notes = stackalloc int[4];
         for (int done = 0; done < size; done += 4)
         {
-            ulong word = (address + (ulong)done) >> 2;
-            int bytes = Bytes(address, size - done), mine = Record(warp.Index, lane, bytes);
-            if (pending[word] != 0)
+            int word = (int)((address + (ulong)done) >> 2), bytes = Bytes(address, size - done);
+            if ((pending[word] & ~Split) != 0)
                 return "reads shared memory that cp.async has not delivered yet; wait for its group first";
             if ((initialised[word] & bytes) != bytes)
                 return "reads shared memory that no thread of the block has written";
-            if (Unordered(writeTimes[word], writers[word], mine, warp) && warp.Block.Launch.Options.CheckSharedRaces)
-                return $"shared memory race: reads what {Who(writers[word])} wrote, without a barrier between";
-            readers[word] = Join(readTimes[word], readers[word], mine, warp);
-            readTimes[word] = warp.Time;
+            int count = Notes(word, bytes, warp.Block.EpochStart, notes);
+            for (int i = 0; i < count; i++)
+            {
+                int note = notes[i];
+                if (Unordered(writeTimes[note], writers[note], mine, warp) && warp.Block.Launch.Options.CheckSharedRaces)
+                    return $"shared memory race: reads what {Who(writers[note])} wrote, without a barrier between";
+                readers[note] = Join(readTimes[note], readers[note], mine, warp);
+                readTimes[note] = warp.Time;
+            }
         }
         return null;
     }
@@ -96,22 +108,21 @@ sealed unsafe partial class BlockMemory
             int length = Math.Min(4, size - done);
             ulong at = address + (ulong)done;
             bool changes = !new ReadOnlySpan<byte>(Data + at, length).SequenceEqual(new ReadOnlySpan<byte>((byte*)value + done, length));
-            if (Note(warp, Record(warp.Index, lane, Bytes(address, size - done)), at >> 2, changes) is { } problem)
+            if (Note(warp, Record(warp.Index, lane), (int)(at >> 2), Bytes(address, size - done), changes) is { } problem)
                 return problem;
         }
         return null;
     }
 
     /// <summary>Notes an atomic read and write; says what is wrong with it, or null.</summary>
-    public string? ReadModifyWrite(EmulatedWarp warp, ulong address, int size)
+    public string? ReadModifyWrite(EmulatedWarp warp, int lane, ulong address, int size)
     {
         for (int done = 0; done < size; done += 4)
         {
-            int bytes = Bytes(address, size - done);
-            ulong word = (address + (ulong)done) >> 2;
+            int word = (int)((address + (ulong)done) >> 2), bytes = Bytes(address, size - done);
             if ((initialised[word] & bytes) != bytes)
                 return "reads shared memory that no thread of the block has written";
-            if (Note(warp, Record(Atomic, 0, bytes), word, changes: true) is { } problem)
+            if (Note(warp, Record(warp.Index, lane) | Atomic, word, bytes, changes: true) is { } problem)
                 return problem;
         }
         return null;
@@ -124,54 +135,96 @@ sealed unsafe partial class BlockMemory
             pending[(address + (ulong)done) >> 2] += (byte)change;
     }
 
-    string? Note(EmulatedWarp warp, int mine, ulong word, bool changes)
+    string? Note(EmulatedWarp warp, int mine, int word, int bytes, bool changes)
     {
-        if (pending[word] != 0)
+        if ((pending[word] & ~Split) != 0)
             return "writes shared memory that cp.async is still copying to; wait for its group first";
-        if (changes && warp.Block.Launch.Options.CheckSharedRaces)
+        int* notes = stackalloc int[4];
+        int count = Notes(word, bytes, warp.Block.EpochStart, notes);
+        for (int i = 0; i < count; i++)
         {
-            if (Unordered(writeTimes[word], writers[word], mine, warp))
-                return $"shared memory race: overwrites what {Who(writers[word])} wrote, without a barrier between";
-            if (Unordered(readTimes[word], readers[word], mine, warp))
-                return $"shared memory race: overwrites what {Who(readers[word])} read, without a barrier between";
+            int note = notes[i];
+            bool bothAtomic = (mine & writers[note] & Atomic) != 0;
+            if (changes && warp.Block.Launch.Options.CheckSharedRaces)
+            {
+                if (!bothAtomic && Unordered(writeTimes[note], writers[note], mine, warp))
+                    return $"shared memory race: overwrites what {Who(writers[note])} wrote, without a barrier between";
+                if (Unordered(readTimes[note], readers[note], mine, warp))
+                    return $"shared memory race: overwrites what {Who(readers[note])} read, without a barrier between";
+            }
+            writers[note] = bothAtomic ? Join(writeTimes[note], writers[note], mine, warp) | Atomic : mine;
+            writeTimes[note] = warp.Time;
         }
-        initialised[word] |= (byte)(mine & AllBytes);
-        bool again = IsSame(writers[word], mine) && writeTimes[word] == warp.Time;
-        writers[word] = again ? writers[word] | mine : mine;
-        writeTimes[word] = warp.Time;
+        initialised[word] |= (byte)bytes;
         return null;
+    }
+
+    /// <summary>The notes that an access to bytes of a word must look at: the word's, or if it is or must be split those of its bytes.</summary>
+    int Notes(int word, int bytes, int epochStart, int* notes)
+    {
+        int first = WordCount + (4 * word);
+        if (bytes != AllBytes && (pending[word] & Split) == 0)
+        {
+            pending[word] |= Split;
+            for (int i = first; i < first + 4; i++)
+                (writeTimes[i], readTimes[i], writers[i], readers[i]) = (writeTimes[word], readTimes[word], writers[word], readers[word]);
+        }
+        else if (bytes == AllBytes && (pending[word] & Split) != 0 && IsOld(first, epochStart))
+        {
+            pending[word] &= unchecked((byte)~Split);
+            writeTimes[word] = readTimes[word] = 0;
+        }
+        if ((pending[word] & Split) == 0)
+        {
+            notes[0] = word;
+            return 1;
+        }
+        int count = 0;
+        for (int i = 0; i < 4; i++)
+            if ((bytes >> i & 1) != 0)
+                notes[count++] = first + i;
+        return count;
+    }
+
+    bool IsOld(int first, int epochStart)
+    {
+        for (int i = first; i < first + 4; i++)
+            if (writeTimes[i] >= epochStart || readTimes[i] >= epochStart)
+                return false;
+        return true;
     }
 
     static int Bytes(ulong address, int size) => size >= 4 ? AllBytes : ((1 << size) - 1) << (int)(address & 3);
 
     /// <summary>
-    /// Whether nothing orders an earlier access to some of the same bytes and this one: no block barrier, and no warp barrier between
-    /// lanes of one warp.
+    /// Whether nothing orders an earlier access and this one: no barrier of the block or of a part of it, and no warp barrier between
+    /// lanes of one warp. Where several warps made the earlier accesses, a barrier of a part may have ordered all of them.
     /// </summary>
     static bool Unordered(int time, int earlier, int mine, EmulatedWarp warp)
     {
-        if (time < warp.Block.EpochStart || IsSame(earlier, mine) || (earlier & mine & AllBytes) == 0)
+        if (time < warp.Block.EpochStart || IsSame(earlier, mine))
             return false;
-        return earlier >> WarpShift != warp.Index || time == warp.Time;
+        int other = WarpOf(earlier);
+        return other == warp.Index ? time == warp.Time : warp.Seen == null || (other < SeveralWarps && warp.Seen[other] <= time);
     }
 
-    /// <summary>Who has read a word when a thread reads it after an earlier reader.</summary>
+    /// <summary>Who has read (or atomically changed) a word when a thread does so after an earlier one.</summary>
     static int Join(int time, int earlier, int mine, EmulatedWarp warp)
     {
-        if (time < warp.Block.EpochStart || (earlier & AllBytes) != (mine & AllBytes) || earlier == mine)
+        if (time < warp.Block.EpochStart || IsSame(earlier, mine))
             return mine;
-        if (earlier >> WarpShift != warp.Index)
-            return Record(SeveralWarps, 0, mine & AllBytes);
-        return time == warp.Time ? Record(warp.Index, SeveralLanes, mine & AllBytes) : mine;
+        if (WarpOf(earlier) != warp.Index)
+            return Record(SeveralWarps, 0);
+        return time == warp.Time ? Record(warp.Index, SeveralLanes) : mine;
     }
 
-    static bool IsSame(int a, int b) => (a ^ b) >> LaneShift == 0;
+    static bool IsSame(int a, int b) => ((a ^ b) & ~Atomic) >> LaneShift == 0;
+
+    static int WarpOf(int record) => (record & ~Atomic) >> WarpShift;
 
     static string Who(int record)
     {
-        int warp = record >> WarpShift, lane = record >> LaneShift & 63;
-        return warp == Atomic ? "an atomic operation"
-            : warp == SeveralWarps || lane == SeveralLanes ? "other threads"
-            : $"thread {(warp * EmulatedWarp.Size) + lane}";
+        int warp = WarpOf(record), lane = record >> LaneShift & 63;
+        return warp == SeveralWarps || lane == SeveralLanes ? "other threads" : $"thread {(warp * EmulatedWarp.Size) + lane}";
     }
 }

@@ -14,8 +14,8 @@ sealed unsafe partial class BlockMemory
     /// <summary>Notes the reads of a request; false if something may be wrong.</summary>
     public bool Read(EmulatedWarp warp, AccessShape shape, SharedWords words)
     {
-        var several = Vector256.Create(Record(warp.Index, SeveralLanes, AllBytes));
-        var severalWarps = Vector256.Create(Record(SeveralWarps, 0, AllBytes));
+        var several = Vector256.Create(Record(warp.Index, SeveralLanes));
+        var severalWarps = Vector256.Create(Record(SeveralWarps, 0));
         foreach (var run in words.Runs)
             for (int i = 0; i < run.Count; i += Vector256<int>.Count)
             {

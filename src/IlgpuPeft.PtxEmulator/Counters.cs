@@ -12,6 +12,8 @@ sealed class Counters
 
     public long[] ThreadInstructions { get; } = new long[Classes];
 
+    public long TotalWarpInstructions => WarpInstructions.Sum();
+
     public long GlobalLoadRequests { get; set; }
 
     public long GlobalLoadSectors { get; set; }

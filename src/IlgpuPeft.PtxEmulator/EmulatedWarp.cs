@@ -74,8 +74,11 @@ sealed unsafe class EmulatedWarp
     /// <summary>Grows at each warp or block barrier; two accesses of a warp at the same time are not ordered.</summary>
     public int Time { get; set; }
 
-    /// <summary>The barrier that the warp waits at.</summary>
-    public Barrier? Waiting { get; private set; }
+    /// <summary>
+    /// Since the last barrier of the whole block: for every warp, before which <see cref="Time"/> of its the accesses are ordered before
+    /// this warp's, by barriers of parts of the block. Null if there were none.
+    /// </summary>
+    public int[]? Seen { get; set; }
 
     public Counters Counters => Block.Counters;
 
@@ -100,7 +103,7 @@ sealed unsafe class EmulatedWarp
             Vectors.Fill((uint*)(Registers + register.Slot), SpecialRegisters.Value(name, this, lane: 0), uint.MaxValue);
         Alive = AllLanes;
         State = WarpState.Ready;
-        Waiting = null;
+        Seen = null;
         Copies.Clear();
         top = 0;
         paths[0] = new Path { Pc = program.EntryPc, Join = -1, Lanes = AllLanes, Depth = 0 };
@@ -224,25 +227,21 @@ sealed unsafe class EmulatedWarp
         Alive &= ~lanes;
     }
 
-    /// <summary>Stops the warp until all warps of the block are at the same barrier.</summary>
-    public void Wait(Barrier barrier, uint lanes)
+    /// <summary>A barrier needs all threads of the warp together.</summary>
+    public void RequireWhole(uint lanes)
     {
-        if (lanes != AllLanes)
-        {
-            int missing = BitOperations.TrailingZeroCount(AllLanes & ~lanes);
-            string why = (Alive >> missing & 1) == 0 ? "it has returned" : "it is on another path";
-            throw Fault($"divergent barrier: lane {missing} does not reach the barrier together with the other threads of its warp; {why}", lanes);
-        }
-        Waiting = barrier;
-        State = WarpState.AtBarrier;
+        if (lanes == AllLanes)
+            return;
+        int missing = BitOperations.TrailingZeroCount(AllLanes & ~lanes);
+        string why = (Alive >> missing & 1) == 0 ? "it has returned" : "it is on another path";
+        throw Fault($"divergent barrier: lane {missing} does not reach the barrier together with the other threads of its warp; {why}", lanes);
     }
 
+    /// <summary>Stops the warp at a barrier.</summary>
+    public void Wait() => State = WarpState.AtBarrier;
+
     /// <summary>Lets a warp that waits go on.</summary>
-    public void Resume()
-    {
-        Waiting = null;
-        State = WarpState.Ready;
-    }
+    public void Resume() => State = WarpState.Ready;
 
     /// <summary>Warp-wide instructions need every living lane that they name.</summary>
     public void RequireConverged(uint lanes, uint named)

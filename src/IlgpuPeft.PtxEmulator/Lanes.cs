@@ -35,6 +35,18 @@ readonly struct OfNumbers<T, TOperation> : IBinary<T> where T : unmanaged, INumb
     public static Vector256<T> Of(Vector256<T> a, Vector256<T> b) => TOperation.Of(a, b);
 }
 
+/// <summary>As on a GPU, every result that is no number is the canonical NaN.</summary>
+readonly struct OfFloats<TOperation> : IBinary<float> where TOperation : INumberOperation
+{
+    public static float Of(float a, float b) => Floats.Canonical(TOperation.Of(a, b));
+
+    public static Vector256<float> Of(Vector256<float> a, Vector256<float> b)
+    {
+        var result = TOperation.Of(a, b);
+        return Vector256.ConditionalSelect(Vector256.Equals(result, result), result, Vector256.Create(Floats.NaN));
+    }
+}
+
 readonly struct OfBits<T, TOperation> : IBinary<T> where T : unmanaged, IBinaryInteger<T> where TOperation : IBitOperation
 {
     public static T Of(T a, T b) => TOperation.Of(a, b);

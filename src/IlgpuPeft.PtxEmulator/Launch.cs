@@ -35,11 +35,12 @@ sealed class Launch(PtxProgram program, AllocationTable memory, PtxEmulatorOptio
     public LaunchCounters Run()
     {
         if (Arguments.Length < Program.ParameterBytes)
-            throw new PtxEmulatorException($"{Program.Name}: arguments have {Arguments.Length} bytes, expected {Program.ParameterBytes}.");
+            throw new PtxEmulatorException($"{Program.Name} ({Method}): arguments have {Arguments.Length} bytes, expected {Program.ParameterBytes}.");
         int shared = Program.SharedBytes + DynamicSharedBytes;
         if (shared > Options.MaxSharedBytes)
             throw new PtxEmulatorException(
-                $"{Program.Name}: a block asks for {shared} bytes of shared memory, the device has {Options.MaxSharedBytes}. Use smaller tiles.");
+                $"{Program.Name} ({Method}): a block asks for {shared} bytes of shared memory, the device has {Options.MaxSharedBytes}. Use smaller tiles.");
+        Memory.Include(Program.Variables);
         blocks = (long)GridDim.X * GridDim.Y * GridDim.Z;
         int workers = Program.NeedsBlockOrder ? 1 : (int)Math.Min(blocks, Math.Max(1, Options.Workers));
         var counters = new Counters[workers];

@@ -35,7 +35,8 @@ sealed class PtxProgram
         SpecialRegisters = [.. special.Where(register => !PtxEmulator.SpecialRegisters.IsOfBlock(register.Key))];
         BlockRegisters = [.. special.Where(register => PtxEmulator.SpecialRegisters.IsOfBlock(register.Key))];
         RegisterBytes = module.Registers.Size;
-        NeedsBlockOrder = Code.OfType<AtomicInstruction>().Any(atomic => atomic.DependsOnOrder);
+        Variables = module.Variables;
+        NeedsBlockOrder = Code.OfType<Print>().Any() || Code.OfType<AtomicInstruction>().Any(atomic => atomic.DependsOnOrder);
     }
 
     /// <summary>Name of the entry point.</summary>
@@ -65,10 +66,12 @@ sealed class PtxProgram
     /// <summary>Registers that hold the same in every block of a launch.</summary>
     public (string Name, Register Register)[] SpecialRegisters { get; }
 
+    public ModuleVariables Variables { get; }
+
     /// <summary>Registers that tell where in the grid a block is.</summary>
     public (string Name, Register Register)[] BlockRegisters { get; }
 
-    /// <summary>Whether the kernel has atomics whose result depends on which block comes first: then blocks run one after the other.</summary>
+    /// <summary>Whether the kernel prints, or has atomics whose result depends on which block comes first: then blocks run one after the other.</summary>
     public bool NeedsBlockOrder { get; }
 
     /// <summary>Parses and links a module with one entry point.</summary>

@@ -30,7 +30,7 @@ sealed class SharedWords
         for (int i = 0; i < words.Length; i++)
         {
             int lane = words[i].Count() == 1 ? words[i].First().Lane : BlockMemory.SeveralLanes;
-            Touching[i] = BlockMemory.Record(warp: 0, lane, BlockMemory.AllBytes);
+            Touching[i] = BlockMemory.Record(warp: 0, lane);
             if (i > 0 && words[i].Key == words[i - 1].Key + 1)
                 runs[^1] = runs[^1] with { Count = runs[^1].Count + 1 };
             else

@@ -142,6 +142,8 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
 
     sealed class Arrived(byte[] bytes) : PendingRead
     {
+        public override bool HasArrived => true;
+
         public override byte[] Wait() => bytes;
     }
 }

@@ -93,8 +93,8 @@ public sealed class AdamWOptimizer : IDisposable
         }
     }
 
-    /// <summary>The global norm of the gradients that the last <see cref="Step"/> used, before clipping. Waits for the device.</summary>
-    public double GradientNorm() => backend.ReadDoubles(norm)[0];
+    /// <summary>The global norm of the gradients that the last <see cref="Step"/> used, before clipping: one element on the device.</summary>
+    public Slice GradientNorm => norm;
 
     /// <inheritdoc />
     public void Dispose()

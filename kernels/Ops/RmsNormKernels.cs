@@ -7,7 +7,7 @@
 // Launch     a row belongs to as many threads as it has 16-byte packets: up to a warp in powers of two, several rows to a group of 256; else to a group of whole warps, at most 512
 //            threads. Groups stay and walk over rows, so that the weight is read once and dw is summed in registers. A packet a thread: rows of up to 4,096 BF16 or 2,048 F32
 //            are read once; what is wider is read again, from cache
-// Floor      bytes 2·n·D elements forward (4·n·D with a residual), 3·n·D backward (4·n·D if added); bound by memory
+// Floor      bytes 2·n·D elements forward (4·n·D with a residual), 3·n·D backward (4·n·D if added), and the weight for each group, from cache; bound by memory
 // Numerics   r from the stored x; rounded once to T; the order of all sums follows from the shape and the largest group of the device, so runs repeat bit for bit
 // Source     Zhang and Sennrich 2019, arXiv:1910.07467, equation 4
 
@@ -54,6 +54,11 @@ static class RmsNormKernels
         if (!dx.IsEmpty)
         {
             Expect.Elements(Operation, T.Type, x.Length, (nameof(dx), dx));
+        }
+
+        if (rows == 0)
+        {
+            return;
         }
 
         var (shape, layout) = Plan<T>(device, rows, weight, x, dy, dx);

@@ -43,8 +43,8 @@ public abstract class Backend : IDisposable
         }
         catch (OutOfMemoryException cause)
         {
-            throw new DeviceMemoryException($"{Name}: no room for {MemoryAccount.Format(bytes)} of {owner}. Held now: {Memory}. " +
-                "Lower micro_batch_size or sequence_len, or turn on gradient_checkpointing or load_in_4bit.", cause);
+            string free = Room is { } room ? $", {MemoryAccount.Format(room.Free)} of {MemoryAccount.Format(room.Total)} are free" : "";
+            throw new DeviceMemoryException($"{Name}: no room for {MemoryAccount.Format(bytes)} of {owner}{free}. Held now: {Memory}. {Memory.Advice(owner)}", cause);
         }
 
         var slice = new Slice(address, length, type);
@@ -65,6 +65,9 @@ public abstract class Backend : IDisposable
         FreeBytes(slice.Address);
     }
 
+    /// <summary>Bytes that the device has free and has in all; null where memory is the host's.</summary>
+    protected virtual (long Free, long Total)? Room => null;
+
     /// <summary>Reserves zeroed bytes aligned to 256.</summary>
     protected abstract nint AllocateBytes(long bytes);
 
@@ -76,6 +79,12 @@ public abstract class Backend : IDisposable
 
     /// <summary>Waits for queued work, then copies device bytes to the host; more than a span holds comes in ranges, as in <see cref="Upload"/>.</summary>
     public abstract void Download(Slice source, Span<byte> destination);
+
+    /// <summary>
+    /// Queues a copy of at most 256 bytes to the host behind the work that is queued now, and returns at once: so a step's loss is read while the next step runs. The slice must live
+    /// until <see cref="PendingRead.Wait"/>.
+    /// </summary>
+    public abstract PendingRead ReadLater(Slice source);
 
     /// <summary>Copies elements, converting between floating types (rounding to nearest even); F64 only on the host backend.</summary>
     public abstract void Copy(Slice source, Slice destination);
@@ -175,7 +184,8 @@ public abstract class Backend : IDisposable
 
     /// <summary>
     /// Log-probabilities of target tokens under logits = hidden·headᵀ / temperature, in chunks of rows, so that the logits [N, V] are never whole
-    /// (Wijmans et al. 2024, arXiv:2411.09009). Rows whose target is negative (-100) are skipped and get log-probability 0.
+    /// (Wijmans et al. 2024, arXiv:2411.09009). Rows whose target is negative (-100) are skipped and get log-probability 0. A target of V or more throws
+    /// <see cref="ArgumentOutOfRangeException"/> on the host backend; elsewhere its log-probability is NaN, and the row has no gradient.
     /// With <paramref name="coefficients"/>, the same pass writes the gradient of L, where coefficients[i] = ∂L/∂logprob[i].
     /// </summary>
     /// <param name="hidden">[N, D].</param>
@@ -202,8 +212,15 @@ public abstract class Backend : IDisposable
     public abstract void AdamW(Slice p, Slice g, Slice m, Slice v, AdamWStep step, Slice norm);
 
     /// <summary>
+    /// <see cref="AdamW"/> with moments in 8 bits (Dettmers et al. 2022, arXiv:2110.02861), as bitsandbytes computes it: decay follows the step, and the new moments are quantised after p
+    /// was computed from them. Blocks of 256 elements run over p, whatever parameters it is made of.
+    /// </summary>
+    public abstract void AdamW8Bit(Slice p, Slice g, Moments8Bit moments, AdamWStep step, Slice norm);
+
+    /// <summary>
     /// Draws one token per row of logits [B, V]: ids I32 [B], and its log-probability under the temperature-scaled, untruncated distribution (or left out).
     /// Row i draws <paramref name="key"/>.Uniform(i). Temperature 0 takes the largest logit, the first of equals.
+    /// A row with a NaN logit, or whose largest is not finite, throws <see cref="ArithmeticException"/> on the host backend; elsewhere it gets id -1 and log-probability NaN.
     /// </summary>
     public abstract void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs);
 
@@ -248,7 +265,8 @@ public readonly record struct LoraFactors(Slice A, Slice B, int Rank, double Sca
 /// <param name="Epsilon">Added to the denominator.</param>
 /// <param name="WeightDecay">Decoupled decay, times the learning rate.</param>
 /// <param name="MaxNorm">Gradients are scaled down to this global norm; 0 for no clipping.</param>
-public readonly record struct AdamWStep(int Step, double LearningRate, double Beta1, double Beta2, double Epsilon, double WeightDecay, double MaxNorm);
+/// <param name="Decaying">How many elements, from the first, weight decay applies to.</param>
+public readonly record struct AdamWStep(int Step, double LearningRate, double Beta1, double Beta2, double Epsilon, double WeightDecay, double MaxNorm, long Decaying = long.MaxValue);
 
 /// <summary>How a token is drawn. The filters apply in this order: temperature, top-k, top-p.</summary>
 /// <param name="Temperature">Divides the logits; 0 is greedy.</param>

@@ -53,6 +53,9 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
     }
 
     /// <inheritdoc />
+    public override PendingRead ReadLater(Slice source) => new Arrived(new ReadOnlySpan<byte>((void*)source.Address, (int)source.Bytes).ToArray());
+
+    /// <inheritdoc />
     public override void Synchronize()
     {
         // Every operation has finished when it returns.
@@ -131,6 +134,16 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
     public override void AdamW(Slice p, Slice g, Slice m, Slice v, AdamWStep step, Slice norm) => Kernels.AdamW.Step<T>(p, g, m, v, step, norm);
 
     /// <inheritdoc />
+    public override void AdamW8Bit(Slice p, Slice g, Moments8Bit moments, AdamWStep step, Slice norm) => Kernels.AdamW8Bit.Step<T>(p, g, moments, step, norm);
+
+    /// <inheritdoc />
     public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) =>
         Sampler.Draw<T>(logits, rows, sampling, key, ids, logprobs);
+
+    sealed class Arrived(byte[] bytes) : PendingRead
+    {
+        public override bool HasArrived => true;
+
+        public override byte[] Wait() => bytes;
+    }
 }

@@ -382,20 +382,31 @@ public class OpTests
         {
             using Oracle oracle = new(device, n);
             double[] p = oracle.Values(n), m = new double[n], v = new double[n];
-            Slice ps = oracle.Fenced(p), ms = oracle.Fenced(m), vs = oracle.Fenced(v), norm = oracle.Output(1);
+            Slice ps = oracle.FencedParameter(p), ms = oracle.FencedParameter(m), vs = oracle.FencedParameter(v);
             foreach (int t in (int[])[1, 2, 3, 1000])
             {
                 double[] g = oracle.Values(n);
-                Slice gs = oracle.Put(g);
-                AdamWStep step = new(t, 1e-2, 0.9, 0.999, 1e-8, 0.1, MaxNorm: t == 3 ? 0 : 1);
-                oracle.Backend.Norm(gs, norm);
-                oracle.Backend.AdamW(ps, gs, ms, vs, step, t == 3 ? default : norm);
+                AdamWStep step = new(t, 1e-2, 0.9, 0.999, 1e-8, 0.1, MaxNorm: t == 3 ? 0 : 1, Decaying: t == 2 ? n / 3 : long.MaxValue);
+                oracle.Backend.AdamW(ps, oracle.PutParameter(g), ms, vs, step, t == 3 ? default : oracle.PutParameter([Naive.Norm(g)]));
                 (p, m, v) = Naive.AdamW(p, g, m, v, step, Naive.Norm(g));
-                oracle.Close(p, ps, oracle.Exact, $"AdamW step {t}: p [{n}]");
-                oracle.Close(m, ms, oracle.Sums, $"AdamW step {t}: m [{n}]");
-                oracle.Close(v, vs, oracle.Sums, $"AdamW step {t}: v [{n}]");
+                oracle.Close(p, ps, oracle.ExactParameter, $"AdamW step {t}: p [{n}]");
+                oracle.Close(m, ms, oracle.SumsParameter, $"AdamW step {t}: m [{n}]");
+                oracle.Close(v, vs, oracle.SumsParameter, $"AdamW step {t}: v [{n}]");
             }
         }
+    }
+
+    [Theory, MemberData(nameof(Devices))]
+    public void AdamW_slicesThatBeginAnywhere_sameBits(string device)
+    {
+        using Oracle oracle = new(device, 2);
+        const int N = 1027;
+        double[] p = oracle.Values(N), g = oracle.Values(N), m = oracle.Values(N), v = [.. oracle.Values(N).Select(x => x * x)];
+        AdamWStep step = new(7, 1e-2, 0.9, 0.999, 1e-8, 0.1, 0, Decaying: 501);
+        Slice whole = oracle.PutParameter(p), moved = oracle.PutParameter([0, .. p]).Range(1, N);
+        oracle.Backend.AdamW(whole, oracle.PutParameter(g), oracle.PutParameter(m), oracle.PutParameter(v), step, default);
+        oracle.Backend.AdamW(moved, oracle.PutParameter([0, .. g]).Range(1, N), oracle.PutParameter(m), oracle.PutParameter(v), step, default);
+        Assert.Equal(oracle.Get(whole), oracle.Get(moved));
     }
 
     [Fact]
@@ -412,9 +423,8 @@ public class OpTests
     public void AdamW_normNotFinite_spreadsAsInPyTorch(string device)
     {
         using Oracle oracle = new(device, 1);
-        Slice p = oracle.Put([1.0, 2]), g = oracle.Put([double.NaN, 1]), m = oracle.Put([0.0, 0]), v = oracle.Put([0.0, 0]), norm = oracle.Output(1);
-        oracle.Backend.Norm(g, norm);
-        oracle.Backend.AdamW(p, g, m, v, new AdamWStep(1, 0.1, 0.9, 0.99, 1e-8, 0, 1), norm);
+        Slice p = oracle.PutParameter([1.0, 2]), g = oracle.PutParameter([double.NaN, 1]), zeros = oracle.PutParameter([0.0, 0]), v = oracle.PutParameter([0.0, 0]);
+        oracle.Backend.AdamW(p, g, zeros, v, new AdamWStep(1, 0.1, 0.9, 0.99, 1e-8, 0, 1), oracle.PutParameter([double.NaN]));
         Assert.All(oracle.Get(p), x => Assert.True(double.IsNaN(x)));
     }
 

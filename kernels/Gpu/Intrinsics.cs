@@ -52,6 +52,10 @@ static class Intrinsics
     [IntrinsicImplementation]
     public static float Fma(float a, float b, float c) => a * b + c;
 
+    /// <summary>a·b, rounded before anything is added to it: <c>mul.rn.f32</c>, which no compiler joins with an addition.</summary>
+    [IntrinsicImplementation]
+    public static float MultiplyRounded(float a, float b) => a * b;
+
     /// <summary>2^x to 2 ulp: <c>ex2.approx.ftz.f32</c>.</summary>
     [IntrinsicImplementation]
     public static float Exp2(float x) => ILGPU.Algorithms.XMath.Exp2(x);

@@ -44,6 +44,8 @@ static class PtxIntrinsics
 
     public static void Fma(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "fma.rn.f32");
 
+    public static void MultiplyRounded(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "mul.rn.f32");
+
     public static void Exp2(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "ex2.approx.ftz.f32");
 
     public static void MultiplyHigh(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "mul.hi.u32");

@@ -120,9 +120,10 @@ public abstract class Backend : IDisposable
 
     /// <summary>
     /// y = x · rstd · weight with rstd = 1/√(mean(x²) + eps), per row of <c>weight.Length</c> elements; keeps rstd [rows] for the backward pass
-    /// (Zhang and Sennrich 2019, arXiv:1910.07467). <paramref name="rstd"/> may be left out.
+    /// (Zhang and Sennrich 2019, arXiv:1910.07467). <paramref name="rstd"/> may be left out. A <paramref name="residual"/> is first added to x, in place: x += residual, in one pass
+    /// with the norm; then y is other memory than x. The gradient of both summands is dx of <see cref="RmsNormBackward"/>, added to what else x's gradient holds.
     /// </summary>
-    public abstract void RmsNormForward(Slice x, Slice weight, double eps, Slice y, Slice rstd);
+    public abstract void RmsNormForward(Slice x, Slice weight, double eps, Slice y, Slice rstd, Slice residual = default);
 
     /// <summary>Gradients of <see cref="RmsNormForward"/>: dx (added if <paramref name="accumulate"/>), dWeight added; either may be left out.</summary>
     public abstract void RmsNormBackward(Slice dy, Slice x, Slice weight, Slice rstd, Slice dx, bool accumulate, Slice dWeight);
@@ -175,7 +176,8 @@ public abstract class Backend : IDisposable
 
     /// <summary>
     /// Log-probabilities of target tokens under logits = hidden·headᵀ / temperature, in chunks of rows, so that the logits [N, V] are never whole
-    /// (Wijmans et al. 2024, arXiv:2411.09009). Rows whose target is negative (-100) are skipped and get log-probability 0.
+    /// (Wijmans et al. 2024, arXiv:2411.09009). Rows whose target is negative (-100) are skipped and get log-probability 0. A target of V or more throws
+    /// <see cref="ArgumentOutOfRangeException"/> on the host backend; elsewhere its log-probability is NaN, and the row has no gradient.
     /// With <paramref name="coefficients"/>, the same pass writes the gradient of L, where coefficients[i] = ∂L/∂logprob[i].
     /// </summary>
     /// <param name="hidden">[N, D].</param>
@@ -189,8 +191,11 @@ public abstract class Backend : IDisposable
     /// <param name="dHead">[V, D], added to, or left out.</param>
     public abstract void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead);
 
-    /// <summary>result[0] = √Σ x², summed in double in a fixed order. result is one element of <see cref="Parameter"/>'s type.</summary>
+    /// <summary>result[0] = √Σ x², summed in double in a fixed order. x and result, one element, are in <see cref="Parameter"/>'s type.</summary>
     public abstract void Norm(Slice x, Slice result);
+
+    /// <summary>result[0] = scale · Σ x, or with <paramref name="accumulate"/> result[0] += that, summed in double in a fixed order. x and result, one element, are in <see cref="Parameter"/>'s type.</summary>
+    public abstract void Sum(Slice x, double scale, Slice result, bool accumulate);
 
     /// <summary>
     /// One AdamW step (Loshchilov and Hutter 2019, arXiv:1711.05101) over flat parameters p with gradients g and moments m, v. Gradients are first scaled by
@@ -199,8 +204,15 @@ public abstract class Backend : IDisposable
     public abstract void AdamW(Slice p, Slice g, Slice m, Slice v, AdamWStep step, Slice norm);
 
     /// <summary>
+    /// <see cref="AdamW"/> with moments in 8 bits (Dettmers et al. 2022, arXiv:2110.02861), as bitsandbytes computes it: decay follows the step, and the new moments are quantised after p
+    /// was computed from them. Blocks of 256 elements run over p, whatever parameters it is made of.
+    /// </summary>
+    public abstract void AdamW8Bit(Slice p, Slice g, Moments8Bit moments, AdamWStep step, Slice norm);
+
+    /// <summary>
     /// Draws one token per row of logits [B, V]: ids I32 [B], and its log-probability under the temperature-scaled, untruncated distribution (or left out).
     /// Row i draws <paramref name="key"/>.Uniform(i). Temperature 0 takes the largest logit, the first of equals.
+    /// A row with a NaN logit, or whose largest is not finite, throws <see cref="ArithmeticException"/> on the host backend; elsewhere it gets id -1 and log-probability NaN.
     /// </summary>
     public abstract void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs);
 
@@ -245,7 +257,8 @@ public readonly record struct LoraFactors(Slice A, Slice B, int Rank, double Sca
 /// <param name="Epsilon">Added to the denominator.</param>
 /// <param name="WeightDecay">Decoupled decay, times the learning rate.</param>
 /// <param name="MaxNorm">Gradients are scaled down to this global norm; 0 for no clipping.</param>
-public readonly record struct AdamWStep(int Step, double LearningRate, double Beta1, double Beta2, double Epsilon, double WeightDecay, double MaxNorm);
+/// <param name="Decaying">How many elements, from the first, weight decay applies to.</param>
+public readonly record struct AdamWStep(int Step, double LearningRate, double Beta1, double Beta2, double Epsilon, double WeightDecay, double MaxNorm, long Decaying = long.MaxValue);
 
 /// <summary>How a token is drawn. The filters apply in this order: temperature, top-k, top-p.</summary>
 /// <param name="Temperature">Divides the logits; 0 is greedy.</param>

@@ -1,4 +1,5 @@
 using ILGPU.Runtime;
+using ILGPU.Runtime.Cuda;
 
 namespace IlgpuPeft.Kernels;
 
@@ -13,6 +14,7 @@ sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, De
     const int Alignment = 16;
 
     readonly PageLockedArray1D<byte> staging = accelerator.AllocatePageLocked1D<byte>(StagingBytes);
+    readonly bool isHost = accelerator is not CudaAccelerator;
     readonly Stack<PageLockedArray1D<byte>> landings = []; // where late reads arrive, not in use now
     int used;
 
@@ -93,12 +95,21 @@ sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, De
     {
         public const int MaxBytes = 256;
 
+        byte[]? result;
+
+        // ILGPU does not tell whether a marker was passed; only a GPU works while the host goes on.
+        public override bool HasArrived => owner.isHost;
+
         public override byte[] Wait()
         {
-            arrived.Synchronize();
-            arrived.Dispose();
-            byte[] result = landing.Span[..bytes].ToArray();
-            owner.landings.Push(landing);
+            if (result is null)
+            {
+                arrived.Synchronize();
+                arrived.Dispose();
+                result = landing.Span[..bytes].ToArray();
+                owner.landings.Push(landing);
+            }
+
             return result;
         }
     }

@@ -46,11 +46,32 @@ readonly struct Nf4View(ArrayView<byte> packed, ArrayView<float> absMax, ArrayVi
         }
     }
 
+    /// <summary>Fills the group's table of the 15 midpoints between neighbouring codes; the caller's barrier completes it.</summary>
+    public static void PrepareThresholds(ArrayView<float> thresholds)
+    {
+        if (Group.IdxX < 15)
+        {
+            thresholds[Group.IdxX] = (Code(Group.IdxX) + Code(Group.IdxX + 1)) / 2;
+        }
+    }
+
+    /// <summary>Copies the 8-bit type's values to shared memory, where double quantisation has them; the caller's barrier completes it.</summary>
+    public void PrepareMap(ArrayView<float> map)
+    {
+        for (int i = Group.IdxX; i < nestedMap.Length; i += Group.DimX)
+        {
+            map[i] = nestedMap[i];
+        }
+    }
+
     /// <summary>The scale of the block that holds weight <paramref name="index"/> of the flattened matrix.</summary>
-    public float Scale(long index)
+    public float Scale(long index) => Scale(index, nestedMap);
+
+    /// <summary><see cref="Scale(long)"/> with the 8-bit type's values in shared memory.</summary>
+    public float Scale(long index, ArrayView<float> map)
     {
         long block = index >> blockShift;
-        return absMax.Length > 0 ? absMax[block] : Intrinsics.MultiplyRounded(nestedMap[(int)scaleCodes[block]], nestedAbsMax[block / Nf4.NestedBlockSize]) + offset;
+        return absMax.Length > 0 ? absMax[block] : Intrinsics.MultiplyRounded(map[(int)scaleCodes[block]], nestedAbsMax[block / Nf4.NestedBlockSize]) + offset;
     }
 
     /// <summary>One weight.</summary>

@@ -69,7 +69,7 @@ static class ProductTile
     }
 
     /// <summary>Elements <paramref name="column"/> ... + 3 of the row that starts at <paramref name="row"/>, those from <paramref name="width"/> on as zeros.</summary>
-    static Float4 Load<T>(T matrix, ArrayView<float> codes, long row, int column, int width, int quads) where T : struct, IProductOperand
+    public static Float4 Load<T>(T matrix, ArrayView<float> codes, long row, int column, int width, int quads) where T : struct, IProductOperand
     {
         if (quads != 0)
         {
@@ -137,6 +137,10 @@ readonly struct DenseOperand<T>(ArrayView<T> values, OperandShape shape, float f
             ProductTile.FillAlongOuter(this, tile, codes, outer, depth, shape);
         }
     }
+
+    /// <summary>Elements <paramref name="depth"/> ... + 3 of a row of a left operand stored [rows, depths]; zeros outside.</summary>
+    public Float4 Row(ArrayView<float> codes, int row, int depth) =>
+        ProductTile.Load(this, codes, (long)row * shape.Depths, depth, row < shape.Outers ? shape.Depths : 0, shape.Quads);
 
     public float At(ArrayView<float> codes, long index) => factor * T.Widen(values[index]);
 

@@ -5,6 +5,9 @@ sealed record Allocation(ulong Start, ulong Length, int Id)
 {
     public bool Freed { get; set; }
 
+    /// <summary>If it is a variable of a module, what owns its memory, and so lives as long as this.</summary>
+    public ModuleVariables? Owner { get; init; }
+
     public bool Contains(ulong first, ulong end) => !Freed && first >= Start && end <= Start + Length;
 }
 
@@ -41,6 +44,14 @@ sealed unsafe class AllocationTable(long capacity = long.MaxValue) : IDisposable
             byStart.Add(allocation.Start, allocation);
             return allocation;
         }
+    }
+
+    /// <summary>Makes a module's variables known, which are no allocations of this table.</summary>
+    public void Include(ModuleVariables variables)
+    {
+        lock (gate)
+            foreach (var (address, length) in variables.Places)
+                byStart.TryAdd(address, new Allocation(address, (ulong)length, nextId++) { Owner = variables });
     }
 
     public void Free(Allocation allocation)
@@ -100,6 +111,8 @@ sealed unsafe class AllocationTable(long capacity = long.MaxValue) : IDisposable
     void Release(Allocation allocation)
     {
         byStart.Remove(allocation.Start);
+        if (allocation.Owner != null)
+            return;
         System.Runtime.InteropServices.NativeMemory.AlignedFree((void*)allocation.Start);
     }
 }

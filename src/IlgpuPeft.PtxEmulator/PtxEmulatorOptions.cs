@@ -19,6 +19,9 @@ public sealed record PtxEmulatorOptions
     /// <summary>Threads of this machine that run blocks. Default: one per core. Results do not depend on it.</summary>
     public int Workers { get; init; } = Environment.ProcessorCount;
 
+    /// <summary>Where kernels print to (`Interop.WriteLine`). Default: the console.</summary>
+    public TextWriter Output { get; init; } = Console.Out;
+
     /// <summary>Compile with ILGPU's own pipeline instead of the safe one. Default: false; its O2 moves loads across stores and barriers.</summary>
     public bool StockPipeline { get; init; }
 }

@@ -34,6 +34,24 @@ public class Nf4TensorCoreMatMulTests
     [Theory]
     [InlineData(true)]
     [InlineData(false)]
+    public void Multiply_gives_the_bits_of_a_product_with_the_restored_weight(bool transpose)
+    {
+        using Oracle oracle = new(Device, 4);
+        using StoredWeight stored = new(96, 64, WeightFormat.Nf4Double, 5);
+        using var scratch = new ScratchBuffers(oracle.Device!);
+        var weight = stored.On(oracle.Backend);
+        int m = 66, n = transpose ? 96 : 64, k = transpose ? 64 : 96;
+        Slice fused = oracle.Fenced(new double[m * n], DType.F32), restored = oracle.Fenced(new double[m * n], DType.F32), dense = oracle.Put(new double[96 * 64]);
+        MatMulCall call = new(m, n, k) { A = oracle.Put(oracle.Values(m * k)), B = dense, C = restored, TransposeB = transpose };
+        Nf4Kernels.Dequantize(oracle.Device!, weight, dense);
+        TensorCoreMatMul.Multiply(oracle.Device!, call);
+        Nf4TensorCoreMatMul.Multiply(oracle.Device!, scratch, call with { C = fused }, weight);
+        Assert.Equal(oracle.Get(restored), oracle.Get(fused));
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
     public void Multiply_in_parts_matches_and_repeats(bool transpose)
     {
         double[] first = Check(17, 32, 544, WeightFormat.Nf4Double, transpose, DType.F32, launches: 2);

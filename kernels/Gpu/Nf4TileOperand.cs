@@ -48,6 +48,9 @@ readonly struct Nf4TileOperand(Nf4View weights, int rows, int columns) : ITileSo
         shared.View[start + ((chunk + 3) ^ swizzle)] = Decode(codes, held.Packed.W, held.Scale);
     }
 
+    /// <inheritdoc />
+    public override string ToString() => $"nf4 [{rows}, {columns}]";
+
     /// <summary>Eight weights, each rounded once.</summary>
     static Word4 Decode(ArrayView<float> codes, uint word, float scale)
     {

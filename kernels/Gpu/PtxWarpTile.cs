@@ -114,7 +114,7 @@ static class PtxWarpTile
     sealed class Fragments
     {
         readonly StringBuilder text;
-        readonly string name;
+        readonly string name, tile, offset;
         readonly int count, pitch;
         readonly bool byDepth;
 
@@ -122,15 +122,12 @@ static class PtxWarpTile
         {
             this.text = text;
             this.name = name;
+            this.tile = tile;
+            this.offset = offset;
             this.byDepth = byDepth;
             count = extent / 16;
             pitch = byDepth ? 4 * extent : 2 * WarpTileIntrinsics.Depth;
-            int places = byDepth ? count : Steps;
-            text.AppendLine($"\t.reg .b32 {name}<{4 * Steps * count}>, {name}place<{places}>;");
-            for (int i = 0; i < places; i++)
-            {
-                text.AppendLine($"\txor.b32 {name}place{i}, {offset}, {32 * i};").AppendLine($"\tadd.u32 {name}place{i}, {name}place{i}, {tile};");
-            }
+            text.AppendLine($"\t.reg .b32 {name}<{4 * Steps * count}>, {name}place;");
         }
 
         /// <summary>Loads all blocks of 16 x 16 values of a step.</summary>
@@ -138,8 +135,13 @@ static class PtxWarpTile
         {
             for (int block = 0; block < count; block++)
             {
-                var (place, row) = byDepth ? (block, step) : (step, block);
-                text.AppendLine($"\tldmatrix.sync.aligned.m8n8.x4{(byDepth ? ".trans" : "")}.shared.b16 {{{Matrices(step, block, 0, 1, 2, 3)}}}, [{name}place{place}+{16 * pitch * row}];");
+                var (chunk, row) = byDepth ? (block, step) : (step, block);
+                if (byDepth || block == 0)
+                {
+                    text.AppendLine($"\txor.b32 {name}place, {offset}, {32 * chunk};").AppendLine($"\tadd.u32 {name}place, {name}place, {tile};");
+                }
+
+                text.AppendLine($"\tldmatrix.sync.aligned.m8n8.x4{(byDepth ? ".trans" : "")}.shared.b16 {{{Matrices(step, block, 0, 1, 2, 3)}}}, [{name}place+{16 * pitch * row}];");
             }
         }
 

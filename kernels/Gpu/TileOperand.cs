@@ -52,6 +52,9 @@ readonly struct TileOperand(ArrayView<ushort> values, int rows, int columns, boo
     {
     }
 
+    /// <inheritdoc />
+    public override string ToString() => $"bf16 [{rows}, {columns}]";
+
     /// <summary>Eight values, of which <paramref name="left"/> exist.</summary>
     Word4 ChunkAt(long index, int left) => new()
     {

@@ -47,6 +47,9 @@ readonly struct TileResult<T>(ArrayView<T> values, ArrayView<float> bias, int ro
         }
     }
 
+    /// <inheritdoc />
+    public override string ToString() => $"{T.Type} [{Rows}, {Columns}]";
+
     /// <summary>The bias of four columns; zeros where there is none.</summary>
     public Float4 BiasOf(int column)
     {

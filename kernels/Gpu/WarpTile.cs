@@ -85,6 +85,9 @@ static class WarpTileIntrinsics
     /// <summary>Terms of every sum that one <see cref="MultiplyAdd(WarpTile64x64, uint, int, uint, int, bool, bool)"/> adds.</summary>
     public const int Depth = 64;
 
+    /// <summary>Floats after each row of <see cref="StoreRows(WarpTile64x64, int, uint)"/>: the four rows that a half-warp stores to then begin 8 banks apart.</summary>
+    public const int BandPadding = 8;
+
     /// <summary>
     /// sums += A·B over <see cref="Depth"/> terms, from tiles of two warps' extent in shared memory. A tile is stored [extent, depth], or [depth, extent] if "by depth", in rows of
     /// 16-byte chunks, chunk c of row r at place c ^ (r mod 8): eight rows of one chunk, which is what ldmatrix loads at a time, then lie in different banks.
@@ -133,9 +136,6 @@ static class WarpTileIntrinsics
     /// <inheritdoc cref="StoreRows(WarpTile64x64, int, uint)" />
     [IntrinsicImplementation]
     public static void StoreRows(WarpTile32x32 sums, int band, uint shared) => throw new NotSupportedException();
-
-    /// <summary>Floats after each row of <see cref="StoreRows(WarpTile64x64, int, uint)"/>: the four rows that a half-warp stores to then begin 8 banks apart.</summary>
-    public const int BandPadding = 8;
 
     /// <summary>
     /// Starts <paramref name="count"/> copies of 16 bytes from global to shared memory, of rows <paramref name="step"/> apart; rows from <paramref name="rows"/> on become zeros unread.

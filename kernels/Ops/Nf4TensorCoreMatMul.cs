@@ -3,13 +3,11 @@
 // Maths      y (+)= alpha·(x·Wᵀ + s·X·Y) + bias, or dx (+)= alpha·(dy·W + s·X·Y); W[i] = bf16(code[q[i]] · absmax[i / block]), as TensorCoreMatMul
 // Shapes     x [M, K] · W [O, K] NF4 → y [M, O];  dy [M, O] · W → dx [M, K];  x, dy BF16, results F32 or BF16
 // Layout     row-major; W as Nf4Scales describes it, blocks of 32 to 4096, single or double quantisation
-// Launch     few rows: as TensorCoreMatMul, in tiles of 64 columns; a thread decodes 32 weights for every 64 terms. More rows: W is decoded once to a bfloat16 copy, in groups of 256
-//            with four weights a thread, and a dense product follows
+// Launch     few rows: as TensorCoreMatMul, in tiles of 64 columns; a thread decodes 32 weights for every 64 terms. More rows: Nf4Kernels restores a bfloat16 copy once, and a
+//            dense product follows
 // Floor      2·M·O·K flops and O·K/2 bytes; up to 128 rows reading W binds. A group decodes what it multiplies, so with more rows each weight would be decoded M/128 times
 // Numerics   as TensorCoreMatMul with weights rounded to bfloat16; both ways give the same bits where sums are split alike
 // Source     Dettmers et al. 2023, arXiv:2305.14314 §3; that decoding first is right for many rows: Marlin's measurements (Frantar et al. 2024, arXiv:2408.11743)
-
-using ILGPU;
 
 namespace IlgpuPeft.Kernels;
 
@@ -38,7 +36,7 @@ static class Nf4TensorCoreMatMul
         if (call.M > MostFusedRows || !Nf4View.HasRuns(weight, weight.Columns))
         {
             var dense = scratch.Get("decoded weight", DType.BF16, (long)rows * columns);
-            Decode(device, weight, dense);
+            Nf4Kernels.Dequantize(device, weight, dense);
             TensorCoreMatMul.Multiply(device, call with { B = dense }, extension, scratch);
             return;
         }
@@ -64,27 +62,6 @@ static class Nf4TensorCoreMatMul
         else
         {
             TensorCoreMatMul.Multiply<TTile, ByExtent, ByDepth, Nf4TileOperand, Nf4Words>(device, scratch, call, b, extension);
-        }
-    }
-
-    static void Decode(KernelDevice device, Weight weight, Slice dense) =>
-        device.Launch(DecodeKernel, LaunchShape.Over(dense.Length, perThread: 4), Nf4View.Of(device, weight), device.Buffers.View<BF16>(dense));
-
-    static void DecodeKernel(Nf4View weights, ArrayView<BF16> dense)
-    {
-        var codes = SharedMemory.Allocate<float>(16);
-        Nf4View.Prepare(codes);
-        Group.Barrier(); // before anybody decodes
-        long quad = Grid.LongGlobalIndex.X, first = 4 * quad;
-        if (first + 4 <= dense.Length)
-        {
-            Quads.Store(dense, quad, weights.Quad(codes, quad));
-            return;
-        }
-
-        for (long i = first; i < dense.Length; i++)
-        {
-            dense[i] = BF16.Narrow(weights.At(codes, i));
         }
     }
 }

@@ -111,7 +111,7 @@ static class TensorCoreMatMul
         parts = (steps + each - 1) / each;
         var sums = device.Buffers.View<F32>(scratch!.Get("parts of sums", DType.F32, (long)parts * call.M * pitch));
         Launch<TTile, TA, TB, TSource, THeld, F32>(device, call, b, extension, new TileResult<F32>(sums, default, call.M, pitch, 1, accumulate: false, quads: true), parts, each);
-        device.Launch<ArrayView<F32>, TileResult<TC>, int>(SumKernel, LaunchShape.Over((long)call.M * pitch / 4), sums, result, parts);
+        device.Launch(SumKernel<TC>, LaunchShape.Over((long)call.M * pitch / 4), sums, result, parts);
     }
 
     static void Launch<TTile, TA, TB, TSource, THeld, TC>(KernelDevice device, MatMulCall call, TSource b, MatMulCall? extension, TileResult<TC> result, int parts, int stepsOfPart)
@@ -119,7 +119,7 @@ static class TensorCoreMatMul
         where TC : unmanaged, IElement<TC>
     {
         var update = extension ?? default;
-        device.Launch<TileOperand, TSource, TileOperand, TileOperand, TileResult<TC>, int, int, float, int>(Kernel<TTile, TA, TB, TSource, THeld, TC>,
+        device.Launch(Kernel<TTile, TA, TB, TSource, THeld, TC>,
             new LaunchShape(new Index3D(checked((int)Tiles<TTile>(call)), parts, 1), SharedTile.Threads, SharedBytes<TTile>()),
             TileOperand.Of(device, call.A, call.M, call.K, TA.ByDepth), b, TileOperand.Of(device, update.A, call.M, update.K, TA.ByDepth),
             TileOperand.Of(device, update.B, call.N, update.K, TB.ByDepth), result, Steps(call.K), Steps(update.K), update.Alpha, stepsOfPart);

@@ -43,8 +43,8 @@ public abstract class Backend : IDisposable
         }
         catch (OutOfMemoryException cause)
         {
-            throw new DeviceMemoryException($"{Name}: no room for {MemoryAccount.Format(bytes)} of {owner}. Held now: {Memory}. " +
-                "Lower micro_batch_size or sequence_len, or turn on gradient_checkpointing or load_in_4bit.", cause);
+            string free = Room is { } room ? $", {MemoryAccount.Format(room.Free)} of {MemoryAccount.Format(room.Total)} are free" : "";
+            throw new DeviceMemoryException($"{Name}: no room for {MemoryAccount.Format(bytes)} of {owner}{free}. Held now: {Memory}. {Memory.Advice(owner)}", cause);
         }
 
         var slice = new Slice(address, length, type);
@@ -65,6 +65,9 @@ public abstract class Backend : IDisposable
         FreeBytes(slice.Address);
     }
 
+    /// <summary>Bytes that the device has free and has in all; null where memory is the host's.</summary>
+    protected virtual (long Free, long Total)? Room => null;
+
     /// <summary>Reserves zeroed bytes aligned to 256.</summary>
     protected abstract nint AllocateBytes(long bytes);
 
@@ -76,6 +79,12 @@ public abstract class Backend : IDisposable
 
     /// <summary>Waits for queued work, then copies device bytes to the host; more than a span holds comes in ranges, as in <see cref="Upload"/>.</summary>
     public abstract void Download(Slice source, Span<byte> destination);
+
+    /// <summary>
+    /// Queues a copy of at most 256 bytes to the host behind the work that is queued now, and returns at once: so a step's loss is read while the next step runs. The slice must live
+    /// until <see cref="PendingRead.Wait"/>.
+    /// </summary>
+    public abstract PendingRead ReadLater(Slice source);
 
     /// <summary>Copies elements, converting between floating types (rounding to nearest even).</summary>
     public abstract void Copy(Slice source, Slice destination);
@@ -111,9 +120,10 @@ public abstract class Backend : IDisposable
 
     /// <summary>
     /// y = x · rstd · weight with rstd = 1/√(mean(x²) + eps), per row of <c>weight.Length</c> elements; keeps rstd [rows] for the backward pass
-    /// (Zhang and Sennrich 2019, arXiv:1910.07467). <paramref name="rstd"/> may be left out.
+    /// (Zhang and Sennrich 2019, arXiv:1910.07467). <paramref name="rstd"/> may be left out. A <paramref name="residual"/> is first added to x, in place: x += residual, in one pass
+    /// with the norm; then y is other memory than x. The gradient of both summands is dx of <see cref="RmsNormBackward"/>, added to what else x's gradient holds.
     /// </summary>
-    public abstract void RmsNormForward(Slice x, Slice weight, double eps, Slice y, Slice rstd);
+    public abstract void RmsNormForward(Slice x, Slice weight, double eps, Slice y, Slice rstd, Slice residual = default);
 
     /// <summary>Gradients of <see cref="RmsNormForward"/>: dx (added if <paramref name="accumulate"/>), dWeight added; either may be left out.</summary>
     public abstract void RmsNormBackward(Slice dy, Slice x, Slice weight, Slice rstd, Slice dx, bool accumulate, Slice dWeight);
@@ -181,8 +191,11 @@ public abstract class Backend : IDisposable
     /// <param name="dHead">[V, D], added to, or left out.</param>
     public abstract void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead);
 
-    /// <summary>result[0] = √Σ x², summed in double in a fixed order. result is one element of <see cref="Parameter"/>'s type.</summary>
+    /// <summary>result[0] = √Σ x², summed in double in a fixed order. x and result, one element, are in <see cref="Parameter"/>'s type.</summary>
     public abstract void Norm(Slice x, Slice result);
+
+    /// <summary>result[0] = scale · Σ x, or with <paramref name="accumulate"/> result[0] += that, summed in double in a fixed order. x and result, one element, are in <see cref="Parameter"/>'s type.</summary>
+    public abstract void Sum(Slice x, double scale, Slice result, bool accumulate);
 
     /// <summary>
     /// One AdamW step (Loshchilov and Hutter 2019, arXiv:1711.05101) over flat parameters p with gradients g and moments m, v. Gradients are first scaled by

@@ -41,7 +41,7 @@ public class AttentionTests
         new("rows and keys of no sequence, an empty sequence", 2, 1, 16, 0, [3, 30, 7, 30, 33, 0, 40, 5, 40, 10, 50, 12]),
     ];
 
-    public static TheoryData<string, string> Cases => [.. Oracle.Devices.SelectMany(device => All.Select(c => (device, c.Name)))];
+    public static TheoryData<string, string> Cases => [.. Oracle.MatrixDevices.SelectMany(device => All.Select(c => (device, c.Name)))];
 
     [Theory]
     [MemberData(nameof(Cases))]
@@ -51,7 +51,7 @@ public class AttentionTests
         var (y, lse) = Full(run.Case, run.Q, run.K, run.V);
         run.Forward();
         run.Oracle.Close(y, run.Y, run.Oracle.Sums, "y");
-        run.Oracle.Close(lse, run.Lse, run.Oracle.Sums, "lse");
+        run.Oracle.Close(lse, run.Lse, run.Oracle.SumsParameter, "lse");
     }
 
     [Theory]
@@ -224,7 +224,7 @@ public class AttentionTests
         var (y, lse) = Full(run.Case, run.Q, run.K, run.V);
         run.Forward();
         run.Oracle.Close(y, run.Y, run.Oracle.Sums, "y");
-        run.Oracle.Close(lse, run.Lse, run.Oracle.Sums, "lse");
+        run.Oracle.Close(lse, run.Lse, run.Oracle.SumsParameter, "lse");
     }
 
     [Theory]
@@ -343,7 +343,7 @@ public class AttentionTests
             V = Oracle.Values(c.Keys * key, outliers);
             Dy = Oracle.Values(c.Queries * query, outliers);
             (Query, Key, Value, DOutput, Table) = (Oracle.Put(Q), Oracle.Put(K), Oracle.Put(V), Oracle.Put(Dy), Oracle.Put(c.Table));
-            (Y, Lse) = (Oracle.Output(Q.Length), Oracle.Output(c.Queries * c.Heads));
+            (Y, Lse) = (Oracle.Output(Q.Length), Oracle.OutputParameter(c.Queries * c.Heads));
             (DQuery, DKey, DValue) = (Oracle.Output(Q.Length), Oracle.Output(K.Length), Oracle.Output(V.Length));
         }
 

@@ -8,10 +8,19 @@ namespace IlgpuPeft.Kernels;
 /// </summary>
 interface IProductOperand
 {
+    /// <summary>Fills the group's table of 4-bit codes, for operands that need one; a barrier follows.</summary>
+    void Prepare(ArrayView<float> codes);
+
     /// <summary>
     /// Copies outer <paramref name="outer"/> ... + 63 and depth <paramref name="depth"/> ... + 31 into a tile, by all 64 threads of a group; what lies outside the matrix becomes zero.
     /// </summary>
-    void Fill(ArrayView<Float4> tile, int outer, int depth);
+    void Fill(ArrayView<Float4> tile, ArrayView<float> codes, int outer, int depth);
+
+    /// <summary>One element of the flattened matrix.</summary>
+    float At(ArrayView<float> codes, long index);
+
+    /// <summary>Elements 4·<paramref name="quad"/> to 4·<paramref name="quad"/> + 3.</summary>
+    Float4 Quad(ArrayView<float> codes, long quad);
 }
 
 /// <summary>
@@ -35,92 +44,109 @@ static class ProductTile
     public static int Element(int depth, int outer) => depth * Outers + (outer ^ (depth & 28));
 
     /// <summary>Fills a tile from a matrix stored [outers, depths].</summary>
-    public static void FillAlongDepth<T>(ArrayView<T> values, ArrayView<Float4> tile, int outer, int depth, int outers, int depths, int quads, float factor)
-        where T : unmanaged, IElement<T>
+    public static void FillAlongDepth<T>(T matrix, ArrayView<Float4> tile, ArrayView<float> codes, int outer, int depth, OperandShape shape) where T : struct, IProductOperand
     {
         var elements = tile.Cast<float>();
         for (int i = Group.IdxX; i < Quads; i += Threads)
         {
             int d = i % QuadsPerOuter * 4, o = i / QuadsPerOuter;
-            var quad = Load(values, (long)(outer + o) * depths, depth + d, outer + o < outers ? depths : 0, quads);
-            elements[Element(d, o)] = factor * quad.X;
-            elements[Element(d + 1, o)] = factor * quad.Y;
-            elements[Element(d + 2, o)] = factor * quad.Z;
-            elements[Element(d + 3, o)] = factor * quad.W;
+            var quad = Load(matrix, codes, (long)(outer + o) * shape.Depths, depth + d, outer + o < shape.Outers ? shape.Depths : 0, shape.Quads);
+            elements[Element(d, o)] = quad.X;
+            elements[Element(d + 1, o)] = quad.Y;
+            elements[Element(d + 2, o)] = quad.Z;
+            elements[Element(d + 3, o)] = quad.W;
         }
     }
 
     /// <summary>Fills a tile from a matrix stored [depths, outers].</summary>
-    public static void FillAlongOuter<T>(ArrayView<T> values, ArrayView<Float4> tile, int outer, int depth, int outers, int depths, int quads, float factor)
-        where T : unmanaged, IElement<T>
+    public static void FillAlongOuter<T>(T matrix, ArrayView<Float4> tile, ArrayView<float> codes, int outer, int depth, OperandShape shape) where T : struct, IProductOperand
     {
         for (int i = Group.IdxX; i < Quads; i += Threads)
         {
             int o = i % QuadsPerDepth, d = i / QuadsPerDepth;
-            var quad = Load(values, (long)(depth + d) * outers, outer + 4 * o, depth + d < depths ? outers : 0, quads);
-            tile[Quad(d, o)] = new Float4 { X = factor * quad.X, Y = factor * quad.Y, Z = factor * quad.Z, W = factor * quad.W };
+            tile[Quad(d, o)] = Load(matrix, codes, (long)(depth + d) * shape.Outers, outer + 4 * o, depth + d < shape.Depths ? shape.Outers : 0, shape.Quads);
         }
     }
 
     /// <summary>Elements <paramref name="column"/> ... + 3 of the row that starts at <paramref name="row"/>, those from <paramref name="width"/> on as zeros.</summary>
-    static Float4 Load<T>(ArrayView<T> values, long row, int column, int width, int quads) where T : unmanaged, IElement<T>
+    public static Float4 Load<T>(T matrix, ArrayView<float> codes, long row, int column, int width, int quads) where T : struct, IProductOperand
     {
         if (quads != 0)
         {
-            return column < width ? Kernels.Quads.Load(values, (row + column) >> 2) : default;
+            return column < width ? matrix.Quad(codes, (row + column) >> 2) : default;
         }
 
         Float4 result = default;
         if (column < width)
         {
-            result.X = T.Widen(values[row + column]);
+            result.X = matrix.At(codes, row + column);
         }
 
         if (column + 1 < width)
         {
-            result.Y = T.Widen(values[row + column + 1]);
+            result.Y = matrix.At(codes, row + column + 1);
         }
 
         if (column + 2 < width)
         {
-            result.Z = T.Widen(values[row + column + 2]);
+            result.Z = matrix.At(codes, row + column + 2);
         }
 
         if (column + 3 < width)
         {
-            result.W = T.Widen(values[row + column + 3]);
+            result.W = matrix.At(codes, row + column + 3);
         }
 
         return result;
     }
 }
 
-/// <summary>A dense operand, multiplied by a factor on its way into the tile.</summary>
-/// <param name="values">Stored [outers, depths], or [depths, outers] where not <paramref name="alongDepth"/>.</param>
+/// <summary>How an operand lies in memory; kernels take flags as integers.</summary>
 /// <param name="outers">Rows of the left operand, or columns of the right one.</param>
 /// <param name="depths">Terms of each sum.</param>
 /// <param name="alongDepth">Whether terms of one sum are neighbours in memory.</param>
-/// <param name="quads">Whether <see cref="Quads.Fit"/> holds.</param>
-/// <param name="factor">Multiplies every element.</param>
-struct DenseOperand<T>(ArrayView<T> values, int outers, int depths, bool alongDepth, bool quads, float factor = 1) : IProductOperand where T : unmanaged, IElement<T>
+/// <param name="quads">Whether rows can be read in quads.</param>
+readonly struct OperandShape(int outers, int depths, bool alongDepth, bool quads)
+{
+    public readonly int Outers = outers, Depths = depths, AlongDepth = alongDepth ? 1 : 0, Quads = quads ? 1 : 0;
+}
+
+/// <summary>A dense operand, multiplied by a factor on its way into the tile.</summary>
+readonly struct DenseOperand<T>(ArrayView<T> values, OperandShape shape, float factor) : IProductOperand where T : unmanaged, IElement<T>
 {
     readonly ArrayView<T> values = values;
-    readonly int outers = outers, depths = depths, alongDepth = alongDepth ? 1 : 0, quads = quads ? 1 : 0;
+    readonly OperandShape shape = shape;
     readonly float factor = factor;
 
     /// <summary>The operand that a slice holds; nothing for a slice that was left out.</summary>
     public static DenseOperand<T> Of(KernelDevice device, Slice slice, int outers, int depths, bool alongDepth, float factor = 1) =>
-        new(device.Buffers.View<T>(slice), outers, depths, alongDepth, Kernels.Quads.Fit(slice, alongDepth ? depths : outers), factor);
+        new(device.Buffers.View<T>(slice), new OperandShape(outers, depths, alongDepth, Quads.Fit(slice, alongDepth ? depths : outers)), factor);
 
-    public readonly void Fill(ArrayView<Float4> tile, int outer, int depth)
+    public void Prepare(ArrayView<float> codes)
     {
-        if (alongDepth != 0)
+    }
+
+    public void Fill(ArrayView<Float4> tile, ArrayView<float> codes, int outer, int depth)
+    {
+        if (shape.AlongDepth != 0)
         {
-            ProductTile.FillAlongDepth(values, tile, outer, depth, outers, depths, quads, factor);
+            ProductTile.FillAlongDepth(this, tile, codes, outer, depth, shape);
         }
         else
         {
-            ProductTile.FillAlongOuter(values, tile, outer, depth, outers, depths, quads, factor);
+            ProductTile.FillAlongOuter(this, tile, codes, outer, depth, shape);
         }
+    }
+
+    /// <summary>Elements <paramref name="depth"/> ... + 3 of a row of a left operand stored [rows, depths]; zeros outside.</summary>
+    public Float4 Row(ArrayView<float> codes, int row, int depth) =>
+        ProductTile.Load(this, codes, (long)row * shape.Depths, depth, row < shape.Outers ? shape.Depths : 0, shape.Quads);
+
+    public float At(ArrayView<float> codes, long index) => factor * T.Widen(values[index]);
+
+    public Float4 Quad(ArrayView<float> codes, long quad)
+    {
+        var value = Quads.Load(values, quad);
+        return new Float4 { X = factor * value.X, Y = factor * value.Y, Z = factor * value.Z, W = factor * value.W };
     }
 }

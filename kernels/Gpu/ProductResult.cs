@@ -68,7 +68,8 @@ struct Result<T>(ArrayView<T> values, ArrayView<F32> bias, int rows, int columns
         values[index] = T.Narrow(accumulate != 0 ? value + T.Widen(values[index]) : value);
     }
 
-    readonly void StoreRow(int part, int row, int column, Float4 value)
+    /// <summary>Stores what lies inside the matrix of four neighbouring elements of a row.</summary>
+    public readonly void StoreRow(int part, int row, int column, Float4 value)
     {
         if (row >= rows || column >= columns)
         {

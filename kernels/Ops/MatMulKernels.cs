@@ -1,31 +1,25 @@
-// Dense matrix products on devices: the choice of kernel, and the portable one that any device runs.
+// Matrix products on devices: which kernel computes one.
 //
-// Maths      C (+)= alpha·op(A)·op(B) + bias + scale·X·op(Y), the last a low-rank update; sums in f32, terms in order
-// Shapes     op(A) [M, K] · op(B) [K, N] · bias [N] · X [M, R] · op(Y) [R, N] → C [M, N]; any extents
-// Layout     row-major, each operand either way round; 16-byte accesses (8 of bfloat16) where rows start at multiples of them
-// Launch     a group of 64 threads for 64 x 64 outputs, a thread for 8 x 8 of them in registers; operands in two 8 KB tiles of shared memory, see ProductTile;
-//            grid (N/64, M/64, splits)
-// Floor      2·M·N·K flops; bound by f32 multiply-adds: 64 of them for 4 shared loads
-// Numerics   within 1e-5 of the f64 oracle in f32. Few outputs with long sums are split along K into a number of parts that extents alone decide; parts are added in order, so runs
-//            repeat bit for bit
-// Source     register blocking as in Nath, Tomov and Dongarra 2010, "An improved MAGMA GEMM for Fermi GPUs"
-
-using ILGPU;
+// Maths      C (+)= alpha·op(A)·op(B) + bias + scale·X·op(Y), the last a low-rank update
+// Shapes     op(A) [M, K] · op(B) [K, N], dense or NF4 · bias [N] · X [M, R] · op(Y) [R, N] → C [M, N]
+// Launch     few rows times rows of a weight: MatVecKernels, which reads each weight once for 8 rows. Else TensorCoreMatMul where the device and the caller allow it, after what is not
+//            bfloat16 was converted; else PortableMatMul
+// Numerics   tensor cores round operands to bfloat16; the other two read them as they are. Sums in f32
 
 namespace IlgpuPeft.Kernels;
 
 static class MatMulKernels
 {
-    const int WantedGroups = 256;  // two groups for each multiprocessor of a large GPU
-    const int SmallestPart = 256;  // terms; below, adding the parts costs more than they save
+    const int FewRowsWithTensorCores = 8;
 
     /// <summary>Computes a dense product.</summary>
     /// <param name="device">Where.</param>
     /// <param name="scratch">Working memory for converted operands and partial sums.</param>
     /// <param name="tensorCores">Whether tensor cores may be used, which round operands to bfloat16.</param>
     /// <param name="call">What.</param>
+    /// <param name="update">A low-rank product that is added before the result is rounded, or nothing.</param>
     /// <exception cref="ArgumentException">A slice does not have the size that the extents give it, or a type that no kernel takes.</exception>
-    public static void Multiply(KernelDevice device, ScratchBuffers scratch, bool tensorCores, MatMulCall call)
+    public static void Multiply(KernelDevice device, ScratchBuffers scratch, bool tensorCores, MatMulCall call, LowRankProduct update = default)
     {
         Check(call);
         if (call.M == 0 || call.N == 0)
@@ -33,140 +27,108 @@ static class MatMulKernels
             return;
         }
 
-        Portable(device, scratch, call);
-    }
-
-    static void Portable(KernelDevice device, ScratchBuffers scratch, MatMulCall call)
-    {
-        if (call.B.Type == DType.F16)
+        if (tensorCores && !HasFewRows(call, tensorCores))
         {
-            call = call with { B = Converted(device, scratch, call.B, DType.F32) };
-        }
-
-        if (call.A.Type == DType.BF16)
-        {
-            WithLeft<BF16>(device, scratch, call);
-        }
-        else
-        {
-            WithLeft<F32>(device, scratch, call);
-        }
-    }
-
-    static void WithLeft<TA>(KernelDevice device, ScratchBuffers scratch, MatMulCall call) where TA : unmanaged, IElement<TA>
-    {
-        if (call.B.Type == DType.BF16)
-        {
-            WithRight(device, scratch, call, LeftOperand<TA>(device, call), RightOperand<BF16>(device, call));
-        }
-        else
-        {
-            WithRight(device, scratch, call, LeftOperand<TA>(device, call), RightOperand<F32>(device, call));
-        }
-    }
-
-    static DenseOperand<T> LeftOperand<T>(KernelDevice device, MatMulCall call) where T : unmanaged, IElement<T> =>
-        DenseOperand<T>.Of(device, call.A, call.M, call.K, !call.TransposeA, call.Alpha);
-
-    static DenseOperand<T> RightOperand<T>(KernelDevice device, MatMulCall call) where T : unmanaged, IElement<T> =>
-        DenseOperand<T>.Of(device, call.B, call.N, call.K, call.TransposeB);
-
-    static void WithRight<TA, TB>(KernelDevice device, ScratchBuffers scratch, MatMulCall call, DenseOperand<TA> a, DenseOperand<TB> b)
-        where TA : unmanaged, IElement<TA> where TB : unmanaged, IElement<TB>
-    {
-        if (call.C.Type == DType.BF16)
-        {
-            Run<TA, DenseOperand<TB>, BF16>(device, scratch, call, a, b, default, default, 0);
-        }
-        else
-        {
-            Run<TA, DenseOperand<TB>, F32>(device, scratch, call, a, b, default, default, 0);
-        }
-    }
-
-    /// <summary>Queues the portable kernel over operands of any kind, in parts where the result alone has too few tiles to occupy a device.</summary>
-    public static void Run<TA, TB, TC>(KernelDevice device, ScratchBuffers scratch, MatMulCall call, DenseOperand<TA> a, TB b, DenseOperand<TA> x, DenseOperand<F32> y, int rank)
-        where TA : unmanaged, IElement<TA> where TB : struct, IProductOperand where TC : unmanaged, IElement<TC>
-    {
-        int columns = (call.N + ProductTile.Outers - 1) / ProductTile.Outers, rows = (call.M + ProductTile.Outers - 1) / ProductTile.Outers;
-        int parts = (int)Math.Clamp(WantedGroups / ((long)columns * rows), 1, Math.Max(1, call.K / SmallestPart));
-        int depths = (call.K + parts - 1) / parts;
-        depths = (depths + ProductTile.Depths - 1) / ProductTile.Depths * ProductTile.Depths;
-        var shape = new LaunchShape(new Index3D(columns, rows, parts), ProductTile.Threads);
-        if (parts == 1)
-        {
-            device.Launch(Kernel<TA, TB, TC>, shape, a, b, x, y, Result<TC>.Of(device, call), call.K, depths, rank);
+            call = call with { A = Bfloat16(device, scratch, "left operand", call.A), B = Bfloat16(device, scratch, "right operand", call.B) };
+            TensorCoreMatMul.Multiply(device, call, Extension(device, scratch, call, update), scratch);
             return;
         }
 
-        long size = (long)call.M * call.N;
-        var sums = scratch.Get("partial products", DType.F32, parts * size);
-        var partial = call with { C = sums, Bias = default, Accumulate = false };
-        device.Launch(Kernel<TA, TB, F32>, shape, a, b, x, y, Result<F32>.Of(device, partial), call.K, depths, rank);
-        device.Launch(AddPartsKernel<TC>, LaunchShape.Over(size), device.Buffers.View<F32>(sums), parts, Result<TC>.Of(device, call));
-    }
-
-    static void Kernel<TA, TB, TC>(DenseOperand<TA> a, TB b, DenseOperand<TA> x, DenseOperand<F32> y, Result<TC> c, int k, int depths, int rank)
-        where TA : unmanaged, IElement<TA> where TB : struct, IProductOperand where TC : unmanaged, IElement<TC>
-    {
-        var left = SharedMemory.Allocate<Float4>(ProductTile.Quads);
-        var right = SharedMemory.Allocate<Float4>(ProductTile.Quads);
-        int row = Grid.IdxY * ProductTile.Outers, column = Grid.IdxX * ProductTile.Outers, first = Grid.IdxZ * depths;
-        var sums = Sum(default, a, b, left, right, row, column, first, IntrinsicMath.Min(first + depths, k));
-        if (Grid.IdxZ == 0)
+        switch (call.B.Type)
         {
-            sums = Sum(sums, x, y, left, right, row, column, 0, rank);
-        }
-
-        int i = row + Group.IdxX / 8 * 4, j = column + Group.IdxX % 8 * 4;
-        c.Store(Grid.IdxZ, i, j, sums.TopLeft);
-        c.Store(Grid.IdxZ, i, j + 32, sums.TopRight);
-        c.Store(Grid.IdxZ, i + 32, j, sums.BottomLeft);
-        c.Store(Grid.IdxZ, i + 32, j + 32, sums.BottomRight);
-    }
-
-    /// <summary>Adds terms <paramref name="first"/> ... <paramref name="end"/> - 1 of the group's products to the thread's sums.</summary>
-    static Block8 Sum<TA, TB>(Block8 sums, TA a, TB b, ArrayView<Float4> left, ArrayView<Float4> right, int row, int column, int first, int end)
-        where TA : struct, IProductOperand where TB : struct, IProductOperand
-    {
-        int i = Group.IdxX / 8, j = Group.IdxX % 8;
-        for (int depth = first; depth < end; depth += ProductTile.Depths)
-        {
-            Group.Barrier(); // the tiles were read
-            a.Fill(left, row, depth);
-            b.Fill(right, column, depth);
-            Group.Barrier(); // the tiles are complete
-            int count = IntrinsicMath.Min(ProductTile.Depths, end - depth);
-            for (int d = 0; d < count; d++)
-            {
-                int l = ProductTile.Quad(d, i), r = ProductTile.Quad(d, j);
-                sums = sums.Add(left[l], left[l + 8], right[r], right[r + 8]);
-            }
-        }
-
-        return sums;
-    }
-
-    static void AddPartsKernel<TC>(ArrayView<F32> sums, int parts, Result<TC> c) where TC : unmanaged, IElement<TC>
-    {
-        long i = Grid.LongGlobalIndex.X, size = sums.Length / parts;
-        if (i < size)
-        {
-            float sum = 0;
-            for (int part = 0; part < parts; part++)
-            {
-                sum += F32.Widen(sums[part * size + i]);
-            }
-
-            c.Store(i, sum);
+            case DType.BF16:
+                InFloat32<BF16>(device, scratch, call, update);
+                break;
+            case DType.F16:
+                InFloat32<F16>(device, scratch, call, update);
+                break;
+            default:
+                InFloat32<F32>(device, scratch, call, update);
+                break;
         }
     }
 
-    static Slice Converted(KernelDevice device, ScratchBuffers scratch, Slice operand, DType type)
+    /// <summary>Computes A·op(W) for a weight, NF4 decoded on its way through the product; <see cref="MatMulCall.B"/> is not read, and A not transposed.</summary>
+    public static void Multiply(KernelDevice device, ScratchBuffers scratch, bool tensorCores, MatMulCall call, Weight weight, LowRankProduct update = default)
     {
-        var converted = scratch.Get("converted right operand", type, operand.Length);
-        ElementwiseKernels.Copy(device, operand, converted);
-        return converted;
+        if (call.M == 0)
+        {
+            return;
+        }
+
+        if (weight.Scales is null)
+        {
+            Multiply(device, scratch, tensorCores, call with { B = weight.Values }, update);
+        }
+        else if (HasFewRows(call, tensorCores) && Nf4View.HasRuns(weight, call.K))
+        {
+            FewRows(device, call, new MatVecRuns(Nf4View.Of(device, weight), call.K), update);
+        }
+        else if (HasFewRows(call, tensorCores))
+        {
+            FewRows(device, call, new MatVecQuads<Nf4Operand>(Nf4Operand.Of(device, weight, alongDepth: true), call.K, call.K % 4 == 0), update);
+        }
+        else if (tensorCores)
+        {
+            call = call with { A = Bfloat16(device, scratch, "left operand", call.A) };
+            Nf4TensorCoreMatMul.Multiply(device, scratch, call, weight, Extension(device, scratch, call, update));
+        }
+        else
+        {
+            PortableMatMul.Multiply(device, scratch, call, Nf4Operand.Of(device, weight, call.TransposeB), update);
+        }
+    }
+
+    /// <summary>Whether the call is a product of few rows with rows of a weight, as of decoded tokens.</summary>
+    static bool HasFewRows(MatMulCall call, bool tensorCores) =>
+        call.M <= (tensorCores ? FewRowsWithTensorCores : MatVecKernels.MostRows) && !call.TransposeA && call.TransposeB && call.A.Type == call.C.Type;
+
+    static void InFloat32<TB>(KernelDevice device, ScratchBuffers scratch, MatMulCall call, LowRankProduct update) where TB : unmanaged, IElement<TB>
+    {
+        var b = DenseOperand<TB>.Of(device, call.B, call.N, call.K, call.TransposeB);
+        if (HasFewRows(call, tensorCores: false))
+        {
+            FewRows(device, call, new MatVecQuads<DenseOperand<TB>>(b, call.K, Quads.Fit(call.B, call.K)), update);
+        }
+        else
+        {
+            PortableMatMul.Multiply(device, scratch, call, b, update);
+        }
+    }
+
+    static void FewRows<TWeights>(KernelDevice device, MatMulCall call, TWeights weights, LowRankProduct update) where TWeights : struct, IMatVecWeights
+    {
+        if (call.A.Type == DType.BF16)
+        {
+            MatVecKernels.Multiply<BF16, TWeights, BF16>(device, call, weights, update);
+        }
+        else
+        {
+            MatVecKernels.Multiply<F32, TWeights, F32>(device, call, weights, update);
+        }
+    }
+
+    /// <summary>The low-rank update as tensor cores take it: further terms of the same sums, which alpha scales too.</summary>
+    static MatMulCall? Extension(KernelDevice device, ScratchBuffers scratch, MatMulCall call, LowRankProduct update) => update.Rank == 0 ? null : call with
+    {
+        K = update.Rank,
+        A = Bfloat16(device, scratch, "left factor", update.Left),
+        B = Bfloat16(device, scratch, "right factor", update.Right),
+        TransposeB = update.TransposeRight,
+        Alpha = update.Scale / call.Alpha,
+    };
+
+    /// <summary>The operand itself, or its copy in bfloat16.</summary>
+    static Slice Bfloat16(KernelDevice device, ScratchBuffers scratch, string operand, Slice values)
+    {
+        if (values.Type == DType.BF16)
+        {
+            return values;
+        }
+
+        var rounded = scratch.Get($"{operand} in bfloat16", DType.BF16, values.Length);
+        ElementwiseKernels.Copy(device, values, rounded);
+        return rounded;
     }
 
     static void Check(MatMulCall call)

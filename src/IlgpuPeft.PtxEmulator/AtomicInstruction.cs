@@ -19,6 +19,8 @@ sealed unsafe class AtomicInstruction<T>(
 {
     public override bool DependsOnOrder => ordered && space != Space.Shared;
 
+    Allocation? last;
+
     public override void Execute(EmulatedWarp warp, uint mask)
     {
         ulong* addresses = stackalloc ulong[EmulatedWarp.Size];
@@ -41,9 +43,10 @@ sealed unsafe class AtomicInstruction<T>(
 
     void Access(EmulatedWarp warp, Space part, ulong* addresses, uint mask)
     {
-        Allocation? last = null;
-        MemoryAccess.Check(warp, part, addresses, mask, sizeof(T), ref last);
-        MemoryAccess.Count(warp, part, addresses, mask, sizeof(T), store: true);
+        var shape = warp.Block.Shape(this);
+        shape.Fit(addresses, mask, sizeof(T));
+        MemoryAccess.Check(warp, part, shape, addresses, mask, sizeof(T), ref last);
+        MemoryAccess.Count(warp, part, shape, addresses, mask, sizeof(T), store: true);
         T* x = (T*)(warp.Registers + a.Slot), y = (T*)(warp.Registers + (b ?? a).Slot);
         for (uint rest = mask; rest != 0; rest &= rest - 1)
         {

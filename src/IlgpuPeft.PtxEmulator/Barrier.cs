@@ -29,7 +29,7 @@ sealed unsafe class Barrier(int id, string reduction, Register? result, Register
         if (result == null)
             return;
         ulong value = reduction switch { "popc" => (ulong)votes, "and" => votes == threads ? 1u : 0u, _ => votes > 0 ? 1u : 0u };
-        RegisterLanes.Fill(warp, result, value);
+        RegisterLanes.Fill(warp.Registers, result, value, uint.MaxValue);
     }
 
     string Reduction => reduction;

@@ -7,32 +7,44 @@ namespace IlgpuPeft.PtxEmulator;
 /// wrote, reads of data that is still being copied, and two threads that race. Of several writers of different bytes of one word
 /// only the last is known, so a race between sub-word accesses can be missed; none is reported that is not there.
 /// </summary>
-sealed unsafe class BlockMemory : IDisposable
+sealed unsafe partial class BlockMemory
 {
-    /// <summary>In place of a thread: threads of several warps.</summary>
-    const short Many = -1;
+    /// <summary>All bytes of a word, in a mask of them.</summary>
+    public const int AllBytes = 15;
 
-    /// <summary>In place of a thread: atomic operations, which do not race with each other.</summary>
-    const short Atomic = -2;
+    /// <summary>In place of a lane: several of the warp.</summary>
+    public const int SeveralLanes = 32;
 
-    /// <summary>In place of a thread: several lanes of warp w are this minus w.</summary>
-    const short ManyOfWarp = -16;
+    /// <summary>Behind the numbers of warps: threads of several.</summary>
+    const int SeveralWarps = 64;
 
-    struct Word
-    {
-        public int WriteEpoch, WriteTime, ReadEpoch, ReadTime;
-        public short Writer, Reader;
-        public byte Initialised, WriteBytes, ReadBytes, Pending;
-    }
+    /// <summary>Behind the numbers of warps: atomic operations, which do not race with each other.</summary>
+    const int Atomic = 65;
 
-    readonly Word* words;
+    /// <summary>A record is warp, lane and bytes, from the highest bits to the lowest.</summary>
+    const int LaneShift = 4, WarpShift = 10;
+
+    /// <summary>Vectors of eight words reach this far beyond the last.</summary>
+    const int Padding = 8;
+
+    readonly AlignedMemory memory;
+    readonly int* writeTimes, readTimes, writers, readers;
+    readonly byte* initialised, pending;
 
     public BlockMemory(int staticBytes, int dynamicBytes)
     {
         DynamicStart = (staticBytes + 15) / 16 * 16;
         Size = dynamicBytes > 0 ? DynamicStart + dynamicBytes : staticBytes;
-        Data = (byte*)NativeMemory.AlignedAlloc((nuint)Size + 16, 16);
-        words = (Word*)NativeMemory.AlignedAlloc((nuint)(WordCount * sizeof(Word)) + 16, 16);
+        int words = ((Size + 3) / 4) + Padding;
+        memory = new AlignedMemory((4L * words) + (4 * sizeof(int) * words) + (2 * words));
+        Data = memory.Pointer;
+        writeTimes = (int*)(Data + (4 * words));
+        readTimes = writeTimes + words;
+        writers = readTimes + words;
+        readers = writers + words;
+        initialised = (byte*)(readers + words);
+        pending = initialised + words;
+        WordCount = words;
     }
 
     public byte* Data { get; }
@@ -42,37 +54,36 @@ sealed unsafe class BlockMemory : IDisposable
     /// <summary>Where the part begins whose size the launch chooses.</summary>
     public int DynamicStart { get; }
 
-    int WordCount => (Size + 3) / 4;
+    int WordCount { get; }
 
-    /// <summary>Forgets everything, for the next block.</summary>
+    /// <summary>Who touched which bytes of a word.</summary>
+    public static int Record(int warp, int lane, int bytes) => (warp << WarpShift) | (lane << LaneShift) | bytes;
+
+    /// <summary>For the next block, nothing is written and nothing pending. Records stay: they are older than all that the block does.</summary>
     public void Start()
     {
-        NativeMemory.Clear(Data, (nuint)Size);
-        NativeMemory.Clear(words, (nuint)(WordCount * sizeof(Word)));
-        for (int i = 0; i < WordCount; i++)
-            words[i].WriteEpoch = words[i].ReadEpoch = -1;
+        NativeMemory.Clear(initialised, (nuint)WordCount);
+        NativeMemory.Clear(pending, (nuint)WordCount);
     }
+
+    /// <summary>Forgets who touched what.</summary>
+    public void Forget() => NativeMemory.Clear(writeTimes, (nuint)(4L * sizeof(int) * WordCount));
 
     /// <summary>Notes a read; says what is wrong with it, or null.</summary>
     public string? Read(EmulatedWarp warp, int lane, ulong address, int size)
     {
-        short thread = (short)((warp.Index * EmulatedWarp.Size) + lane);
-        int epoch = warp.Block.Epoch;
         for (int done = 0; done < size; done += 4)
         {
-            ref var word = ref words[(address + (ulong)done) >> 2];
-            int bytes = Bytes(address, size - done);
-            if (word.Pending != 0)
+            ulong word = (address + (ulong)done) >> 2;
+            int bytes = Bytes(address, size - done), mine = Record(warp.Index, lane, bytes);
+            if (pending[word] != 0)
                 return "reads shared memory that cp.async has not delivered yet; wait for its group first";
-            if ((word.Initialised & bytes) != bytes)
+            if ((initialised[word] & bytes) != bytes)
                 return "reads shared memory that no thread of the block has written";
-            if ((word.WriteBytes & bytes) != 0 && Unordered(word.WriteEpoch, word.WriteTime, word.Writer, warp, thread)
-                && warp.Block.Launch.Options.CheckSharedRaces)
-                return $"shared memory race: reads what {Who(word.Writer)} wrote, without a barrier between";
-            bool sameBytes = word.ReadEpoch == epoch && word.ReadBytes == bytes;
-            word.Reader = sameBytes ? Join(word.Reader, word.ReadTime, thread, warp) : thread;
-            word.ReadBytes = (byte)bytes;
-            (word.ReadEpoch, word.ReadTime) = (epoch, warp.Time);
+            if (Unordered(writeTimes[word], writers[word], mine, warp) && warp.Block.Launch.Options.CheckSharedRaces)
+                return $"shared memory race: reads what {Who(writers[word])} wrote, without a barrier between";
+            readers[word] = Join(readTimes[word], readers[word], mine, warp);
+            readTimes[word] = warp.Time;
         }
         return null;
     }
@@ -80,13 +91,12 @@ sealed unsafe class BlockMemory : IDisposable
     /// <summary>Notes a write of <paramref name="value"/>; says what is wrong with it, or null. Threads may write the same value at once.</summary>
     public string? Write(EmulatedWarp warp, int lane, ulong address, int size, void* value)
     {
-        short thread = (short)((warp.Index * EmulatedWarp.Size) + lane);
         for (int done = 0; done < size; done += 4)
         {
-            int bytes = Bytes(address, size - done), length = Math.Min(4, size - done);
+            int length = Math.Min(4, size - done);
             ulong at = address + (ulong)done;
             bool changes = !new ReadOnlySpan<byte>(Data + at, length).SequenceEqual(new ReadOnlySpan<byte>((byte*)value + done, length));
-            if (Note(warp, thread, at, bytes, changes) is { } problem)
+            if (Note(warp, Record(warp.Index, lane, Bytes(address, size - done)), at >> 2, changes) is { } problem)
                 return problem;
         }
         return null;
@@ -98,10 +108,10 @@ sealed unsafe class BlockMemory : IDisposable
         for (int done = 0; done < size; done += 4)
         {
             int bytes = Bytes(address, size - done);
-            ulong at = address + (ulong)done;
-            if ((words[at >> 2].Initialised & bytes) != bytes)
+            ulong word = (address + (ulong)done) >> 2;
+            if ((initialised[word] & bytes) != bytes)
                 return "reads shared memory that no thread of the block has written";
-            if (Note(warp, Atomic, at, bytes, changes: true) is { } problem)
+            if (Note(warp, Record(Atomic, 0, bytes), word, changes: true) is { } problem)
                 return problem;
         }
         return null;
@@ -111,56 +121,57 @@ sealed unsafe class BlockMemory : IDisposable
     public void Pend(ulong address, int size, int change)
     {
         for (int done = 0; done < size; done += 4)
-            words[(address + (ulong)done) >> 2].Pending += (byte)change;
+            pending[(address + (ulong)done) >> 2] += (byte)change;
     }
 
-    public void Dispose()
+    string? Note(EmulatedWarp warp, int mine, ulong word, bool changes)
     {
-        NativeMemory.AlignedFree(Data);
-        NativeMemory.AlignedFree(words);
-    }
-
-    string? Note(EmulatedWarp warp, short thread, ulong address, int bytes, bool changes)
-    {
-        ref var word = ref words[address >> 2];
-        if (word.Pending != 0)
+        if (pending[word] != 0)
             return "writes shared memory that cp.async is still copying to; wait for its group first";
         if (changes && warp.Block.Launch.Options.CheckSharedRaces)
         {
-            if ((word.WriteBytes & bytes) != 0 && Unordered(word.WriteEpoch, word.WriteTime, word.Writer, warp, thread))
-                return $"shared memory race: overwrites what {Who(word.Writer)} wrote, without a barrier between";
-            if ((word.ReadBytes & bytes) != 0 && Unordered(word.ReadEpoch, word.ReadTime, word.Reader, warp, thread))
-                return $"shared memory race: overwrites what {Who(word.Reader)} read, without a barrier between";
+            if (Unordered(writeTimes[word], writers[word], mine, warp))
+                return $"shared memory race: overwrites what {Who(writers[word])} wrote, without a barrier between";
+            if (Unordered(readTimes[word], readers[word], mine, warp))
+                return $"shared memory race: overwrites what {Who(readers[word])} read, without a barrier between";
         }
-        word.Initialised |= (byte)bytes;
-        bool again = word.Writer == thread && word.WriteEpoch == warp.Block.Epoch && word.WriteTime == warp.Time;
-        word.WriteBytes = (byte)(again ? word.WriteBytes | bytes : bytes);
-        word.Writer = thread;
-        (word.WriteEpoch, word.WriteTime) = (warp.Block.Epoch, warp.Time);
+        initialised[word] |= (byte)(mine & AllBytes);
+        bool again = IsSame(writers[word], mine) && writeTimes[word] == warp.Time;
+        writers[word] = again ? writers[word] | mine : mine;
+        writeTimes[word] = warp.Time;
         return null;
     }
 
-    static int Bytes(ulong address, int size) => size >= 4 ? 15 : ((1 << size) - 1) << (int)(address & 3);
+    static int Bytes(ulong address, int size) => size >= 4 ? AllBytes : ((1 << size) - 1) << (int)(address & 3);
 
-    /// <summary>Whether nothing orders an earlier access and this one: no block barrier, and no warp barrier between lanes of one warp.</summary>
-    static bool Unordered(int epoch, int time, short earlier, EmulatedWarp warp, short thread)
+    /// <summary>
+    /// Whether nothing orders an earlier access to some of the same bytes and this one: no block barrier, and no warp barrier between
+    /// lanes of one warp.
+    /// </summary>
+    static bool Unordered(int time, int earlier, int mine, EmulatedWarp warp)
     {
-        if (epoch != warp.Block.Epoch || earlier == thread)
+        if (time < warp.Block.EpochStart || IsSame(earlier, mine) || (earlier & mine & AllBytes) == 0)
             return false;
-        return WarpOf(earlier) != warp.Index || time == warp.Time;
+        return earlier >> WarpShift != warp.Index || time == warp.Time;
     }
 
     /// <summary>Who has read a word when a thread reads it after an earlier reader.</summary>
-    static short Join(short earlier, int time, short thread, EmulatedWarp warp)
+    static int Join(int time, int earlier, int mine, EmulatedWarp warp)
     {
-        if (earlier == thread)
-            return thread;
-        if (WarpOf(earlier) != warp.Index)
-            return Many;
-        return time == warp.Time ? (short)(ManyOfWarp - warp.Index) : thread;
+        if (time < warp.Block.EpochStart || (earlier & AllBytes) != (mine & AllBytes) || earlier == mine)
+            return mine;
+        if (earlier >> WarpShift != warp.Index)
+            return Record(SeveralWarps, 0, mine & AllBytes);
+        return time == warp.Time ? Record(warp.Index, SeveralLanes, mine & AllBytes) : mine;
     }
 
-    static int WarpOf(short thread) => thread >= 0 ? thread / EmulatedWarp.Size : thread <= ManyOfWarp ? ManyOfWarp - thread : -1;
+    static bool IsSame(int a, int b) => (a ^ b) >> LaneShift == 0;
 
-    static string Who(short thread) => thread switch { Atomic => "an atomic operation", < 0 => "other threads", _ => $"thread {thread}" };
+    static string Who(int record)
+    {
+        int warp = record >> WarpShift, lane = record >> LaneShift & 63;
+        return warp == Atomic ? "an atomic operation"
+            : warp == SeveralWarps || lane == SeveralLanes ? "other threads"
+            : $"thread {(warp * EmulatedWarp.Size) + lane}";
+    }
 }

@@ -73,7 +73,7 @@ static class Decoder
             throw context.Unknown();
         var instruction = decode(context);
         context.RequireNoMore();
-        return instruction;
+        return VectorDecoder.Decode(context, instruction) ?? instruction;
     }
 
     static IndexedBranch IndexedBranch(DecodeContext context)

@@ -10,7 +10,7 @@ enum WarpState { Ready, AtBarrier, Finished }
 /// 32 threads in lockstep. Where they disagree on a branch, a stack holds the paths still to run: each entry is a program
 /// counter, the lanes on that path, and the instruction at which they meet the others again (the immediate post-dominator).
 /// </summary>
-sealed unsafe class EmulatedWarp : IDisposable
+sealed unsafe class EmulatedWarp
 {
     public const int Size = 32;
 
@@ -25,8 +25,10 @@ sealed unsafe class EmulatedWarp : IDisposable
     }
 
     readonly PtxProgram program;
+    readonly AlignedMemory memory;
+    readonly byte* initialRegisters;
     Path[] paths = new Path[16];
-    int top;
+    int top, current;
 
     public EmulatedWarp(Block block, int index)
     {
@@ -35,8 +37,10 @@ sealed unsafe class EmulatedWarp : IDisposable
         program = block.Launch.Program;
         int lanes = Math.Min(Size, block.ThreadCount - (index * Size));
         AllLanes = lanes == Size ? uint.MaxValue : (1u << lanes) - 1;
-        Registers = (byte*)NativeMemory.AlignedAlloc((nuint)Math.Max(32, program.RegisterBytes), 32);
-        LaneMemory = (byte*)NativeMemory.AlignedAlloc((nuint)Math.Max(32, program.LaneBytes * Size), 32);
+        memory = new AlignedMemory((2 * program.RegisterBytes) + (program.LaneBytes * Size));
+        Registers = memory.Pointer;
+        initialRegisters = Registers + program.RegisterBytes;
+        LaneMemory = initialRegisters + program.RegisterBytes;
     }
 
     public Block Block { get; }
@@ -63,11 +67,11 @@ sealed unsafe class EmulatedWarp : IDisposable
     }
 
     /// <summary>The instruction being executed, for errors.</summary>
-    public Instruction? Current { get; private set; }
+    public Instruction Current => program.Code[current];
 
     public WarpState State { get; private set; }
 
-    /// <summary>Grows at each warp or block barrier; two accesses at the same time are not ordered.</summary>
+    /// <summary>Grows at each warp or block barrier; two accesses of a warp at the same time are not ordered.</summary>
     public int Time { get; set; }
 
     /// <summary>The barrier that the warp waits at.</summary>
@@ -77,19 +81,25 @@ sealed unsafe class EmulatedWarp : IDisposable
 
     public AsyncCopies Copies { get; } = new();
 
+    /// <summary>Computes what registers hold at the start of every block of a launch: literals, special registers, else zeros.</summary>
+    public void Prepare()
+    {
+        foreach (var (register, bits) in program.Constants)
+            RegisterLanes.Fill(initialRegisters, register, bits, uint.MaxValue);
+        foreach (var (name, register) in program.SpecialRegisters)
+            for (int lane = 0; lane < Size; lane++)
+                ((uint*)(initialRegisters + register.Slot))[lane] = SpecialRegisters.Value(name, this, lane);
+    }
+
     /// <summary>Puts all threads at the entry point.</summary>
     public void Start()
     {
-        NativeMemory.Clear(Registers, (nuint)program.RegisterBytes);
+        NativeMemory.Copy(initialRegisters, Registers, (nuint)program.RegisterBytes);
         NativeMemory.Clear(LaneMemory, (nuint)(program.LaneBytes * Size));
-        foreach (var (register, bits) in program.Constants)
-            RegisterLanes.Fill(this, register, bits);
-        foreach (var (name, register) in program.SpecialRegisters)
-            for (int lane = 0; lane < Size; lane++)
-                ((uint*)(Registers + register.Slot))[lane] = SpecialRegisters.Value(name, this, lane);
+        foreach (var (name, register) in program.BlockRegisters)
+            Vectors.Fill((uint*)(Registers + register.Slot), SpecialRegisters.Value(name, this, lane: 0), uint.MaxValue);
         Alive = AllLanes;
         State = WarpState.Ready;
-        Time = 0;
         Waiting = null;
         Copies.Clear();
         top = 0;
@@ -101,6 +111,7 @@ sealed unsafe class EmulatedWarp : IDisposable
     {
         var code = program.Code;
         var classes = program.Classes;
+        var counters = Counters;
         long ran = 0;
         while (State == WarpState.Ready && ran < budget)
         {
@@ -115,9 +126,9 @@ sealed unsafe class EmulatedWarp : IDisposable
                 top--;
                 continue;
             }
-            var kind = classes[path.Pc];
-            var instruction = code[path.Pc++];
-            Current = instruction;
+            current = path.Pc++;
+            var kind = classes[current];
+            var instruction = code[current];
             uint mask = path.Lanes;
             if (instruction.Guard >= 0)
             {
@@ -125,9 +136,9 @@ sealed unsafe class EmulatedWarp : IDisposable
                 mask &= instruction.GuardNegated ? ~guard : guard;
             }
             ran++;
-            Counters.Instruction(kind, mask);
+            counters.Instruction(kind, mask);
             if (instruction.Guard >= 0 && kind == InstructionClass.Control)
-                Counters.Branches++;
+                counters.Branches++;
             if (mask != 0)
                 instruction.Execute(this, mask);
         }
@@ -244,12 +255,6 @@ sealed unsafe class EmulatedWarp : IDisposable
     /// <summary>An error of the current instruction at its first lane.</summary>
     public PtxEmulatorException Fault(string problem, uint lanes = 0, ulong? address = null) =>
         PtxEmulatorException.At(this, BitOperations.TrailingZeroCount((lanes == 0 ? paths[top].Lanes : lanes) | 0x8000_0000), problem, address);
-
-    public void Dispose()
-    {
-        NativeMemory.AlignedFree(Registers);
-        NativeMemory.AlignedFree(LaneMemory);
-    }
 
     void Push(Path path)
     {

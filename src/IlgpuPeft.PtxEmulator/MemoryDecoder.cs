@@ -44,8 +44,7 @@ static class MemoryDecoder
             "local" => Space.Local,
             _ => throw c.Unknown(),
         };
-        int size = c.TakeType().Size();
-        return new ConvertAddress(c.Destination(0, size), c.Source(1, size), space, !toSpace);
+        return c.TakeType().Size() == 8 ? new ConvertAddress(c.Destination(0, 8), c.Source(1, 8), space, !toSpace) : throw c.Unknown();
     }
 
     /// <summary>`cp.async.ca|cg.shared.global [d], [s], bytes{, used}`, and its commit_group, wait_group and wait_all.</summary>

@@ -12,6 +12,9 @@ static class SpecialRegisters
 
     public static bool IsKnown(string name) => Names.Contains(name);
 
+    /// <summary>Whether the value differs between the blocks of a launch.</summary>
+    public static bool IsOfBlock(string name) => name.StartsWith("%ctaid", StringComparison.Ordinal);
+
     /// <summary>The value that one lane of a warp reads.</summary>
     public static uint Value(string name, EmulatedWarp warp, int lane)
     {

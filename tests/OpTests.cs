@@ -228,15 +228,18 @@ public class OpTests
         }
     }
 
-    [Theory, MemberData(nameof(Devices))]
-    public void RmsNorm_moreRowsThanThreads_goesOverAll(string device)
+    [Theory]
+    [InlineData("cpu", 4500, 136)]
+    [InlineData("emulator-f32", 2200, 136)]
+    [InlineData("emulator-f32", 270, 2052)] // a row is wider than its threads' registers hold
+    [InlineData("emulator-bf16", 4500, 136)]
+    public void RmsNorm_moreRowsThanAGpuHasRoomFor_goesOverAll(string device, int rows, int width)
     {
-        // A kernel's groups walk over rows where there are more than a GPU has room for.
+        // A kernel's groups walk over rows, and the last has rows for a part of its threads only.
         using Oracle oracle = new(device, 7);
-        const int Rows = 4500, Width = 130;
-        double[] x = oracle.Values(Rows * Width), dy = oracle.Values(x.Length), weight = oracle.Values(Width);
-        Slice xs = oracle.Put(x), ws = oracle.PutParameter(weight), y = oracle.Output(x.Length), rstd = oracle.OutputParameter(Rows), dx = oracle.Output(x.Length);
-        Slice dWeight = oracle.FencedParameter(new double[Width]);
+        double[] x = oracle.Values(rows * width), dy = oracle.Values(x.Length), weight = oracle.Values(width);
+        Slice xs = oracle.Put(x), ws = oracle.PutParameter(weight), y = oracle.Output(x.Length), rstd = oracle.OutputParameter(rows), dx = oracle.Output(x.Length);
+        Slice dWeight = oracle.FencedParameter(new double[width]);
         oracle.Backend.RmsNormForward(xs, ws, 1e-5, y, rstd);
         oracle.Close(Naive.RmsNorm(x, weight, 1e-5).Y, y, oracle.Exact, "RmsNormForward of many rows");
         oracle.Backend.RmsNormBackward(oracle.Put(dy), xs, ws, rstd, dx, accumulate: false, dWeight);
@@ -428,12 +431,13 @@ public class OpTests
     [Theory, MemberData(nameof(Devices))]
     public void Operation_runAgainWithOtherThreadCounts_sameBits(string device)
     {
-        const int Rows = 331, Width = 129, Size = Rows * Width;
         using Oracle oracle = new(device, 5);
+        const int Width = 129;
+        int rows = oracle.Device is null ? 331 : 37, size = rows * Width;
         Backend backend = oracle.Backend;
-        double[] zeros = new double[Size];
-        Slice x = oracle.Put(oracle.Values(Size)), dy = oracle.Put(oracle.Values(Size)), weight = oracle.PutParameter(oracle.Values(Width));
-        Slice ids = oracle.Put(oracle.Integers(Rows, 11)), one = oracle.OutputParameter(1), rstd = oracle.OutputParameter(Rows), parameters = oracle.PutParameter(oracle.Values(Size));
+        double[] zeros = new double[size];
+        Slice x = oracle.Put(oracle.Values(size)), dy = oracle.Put(oracle.Values(size)), weight = oracle.PutParameter(oracle.Values(Width));
+        Slice ids = oracle.Put(oracle.Integers(rows, 11)), one = oracle.OutputParameter(1), rstd = oracle.OutputParameter(rows), parameters = oracle.PutParameter(oracle.Values(size));
         Slice a = oracle.Put(zeros), b = oracle.Put(zeros), sums = oracle.PutParameter(new double[Width]), table = oracle.PutParameter(new double[11 * Width]);
         backend.RmsNormForward(x, weight, 1e-5, a, rstd);
 

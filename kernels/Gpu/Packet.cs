@@ -33,13 +33,16 @@ struct Packet(float a, float b, float c, float d, float e, float f, float g, flo
     /// <param name="values">Where they are.</param>
     /// <param name="first">Index of the first.</param>
     /// <param name="end">Index that is not read any more.</param>
-    /// <param name="aligned">Not 0 if <paramref name="first"/> lies at a multiple of 16 bytes, so that a whole packet takes one access.</param>
-    public static Packet Load<T>(ArrayView<T> values, long first, long end, int aligned) where T : unmanaged, IElement<T> => Load<T, T>(values, first, end, aligned);
+    /// <param name="whole">
+    /// Whether the packet ends before <paramref name="end"/> and starts at a multiple of 16 bytes, so that one access moves it. A constant: where it varies, a kernel has a branch for each,
+    /// since loads that end in branches of their own would wait for one another.
+    /// </param>
+    public static Packet Load<T>(ArrayView<T> values, long first, long end, bool whole) where T : unmanaged, IElement<T> => Load<T, T>(values, first, end, whole);
 
     /// <summary>As many elements as a packet of <typeparamref name="T"/> has, stored as <typeparamref name="TStored"/>: the F32 weights beside eight BF16 activations take two accesses.</summary>
-    public static Packet Load<TStored, T>(ArrayView<TStored> values, long first, long end, int aligned) where TStored : unmanaged, IElement<TStored> where T : unmanaged, IElement<T>
+    public static Packet Load<TStored, T>(ArrayView<TStored> values, long first, long end, bool whole) where TStored : unmanaged, IElement<TStored> where T : unmanaged, IElement<T>
     {
-        if (aligned != 0 && first + Size<T>() <= end)
+        if (whole)
         {
             if (TStored.Type == DType.BF16)
             {
@@ -68,12 +71,12 @@ struct Packet(float a, float b, float c, float d, float e, float f, float g, flo
     }
 
     /// <summary>Stores what <see cref="Load{T}"/> with the same numbers would read, each element rounded once.</summary>
-    public readonly void Store<T>(ArrayView<T> values, long first, long end, int aligned) where T : unmanaged, IElement<T> => Store<T, T>(values, first, end, aligned);
+    public readonly void Store<T>(ArrayView<T> values, long first, long end, bool whole) where T : unmanaged, IElement<T> => Store<T, T>(values, first, end, whole);
 
     /// <summary>Stores the elements of a packet of <typeparamref name="T"/> as <typeparamref name="TStored"/>.</summary>
-    public readonly void Store<TStored, T>(ArrayView<TStored> values, long first, long end, int aligned) where TStored : unmanaged, IElement<TStored> where T : unmanaged, IElement<T>
+    public readonly void Store<TStored, T>(ArrayView<TStored> values, long first, long end, bool whole) where TStored : unmanaged, IElement<TStored> where T : unmanaged, IElement<T>
     {
-        if (aligned == 0 || first + Size<T>() > end)
+        if (!whole)
         {
             Set(values, first, end, A);
             Set(values, first + 1, end, B);

@@ -29,25 +29,39 @@ static class DropoutKernels
     static void Kernel<T>(ArrayView<T> x, RandomKey key, uint threshold, float scale, ArrayView<T> y, int accumulate, int aligned) where T : unmanaged, IElement<T>
     {
         long i = Grid.LongGlobalIndex.X * Packet.Size<T>();
-        if (i < y.Length)
+        if (i >= y.Length)
         {
-            Packet factor = default;
-            var (a, b, c, d) = key.Philox((ulong)i / 4);
-            (factor.A, factor.B, factor.C, factor.D) = (Factor(a, threshold, scale), Factor(b, threshold, scale), Factor(c, threshold, scale), Factor(d, threshold, scale));
-            if (Packet.Size<T>() == 8)
-            {
-                var (e, f, g, h) = key.Philox((ulong)i / 4 + 1);
-                (factor.E, factor.F, factor.G, factor.H) = (Factor(e, threshold, scale), Factor(f, threshold, scale), Factor(g, threshold, scale), Factor(h, threshold, scale));
-            }
-
-            var value = Packet.Load(x, i, y.Length, aligned) * factor;
-            if (accumulate != 0)
-            {
-                value = Packet.Load(y, i, y.Length, aligned) + value;
-            }
-
-            value.Store(y, i, y.Length, aligned);
+            return;
         }
+
+        Packet factor = default;
+        var (a, b, c, d) = key.Philox((ulong)i / 4);
+        (factor.A, factor.B, factor.C, factor.D) = (Factor(a, threshold, scale), Factor(b, threshold, scale), Factor(c, threshold, scale), Factor(d, threshold, scale));
+        if (Packet.Size<T>() == 8)
+        {
+            var (e, f, g, h) = key.Philox((ulong)i / 4 + 1);
+            (factor.E, factor.F, factor.G, factor.H) = (Factor(e, threshold, scale), Factor(f, threshold, scale), Factor(g, threshold, scale), Factor(h, threshold, scale));
+        }
+
+        if (aligned != 0 && i + Packet.Size<T>() <= y.Length)
+        {
+            Apply(x, factor, y, i, accumulate, whole: true);
+        }
+        else
+        {
+            Apply(x, factor, y, i, accumulate, whole: false);
+        }
+    }
+
+    static void Apply<T>(ArrayView<T> x, Packet factor, ArrayView<T> y, long i, int accumulate, bool whole) where T : unmanaged, IElement<T>
+    {
+        var value = Packet.Load(x, i, y.Length, whole) * factor;
+        if (accumulate != 0)
+        {
+            value = Packet.Load(y, i, y.Length, whole) + value;
+        }
+
+        value.Store(y, i, y.Length, whole);
     }
 
     static float Factor(uint word, uint threshold, float scale) => word >> 8 >= threshold ? scale : 0;

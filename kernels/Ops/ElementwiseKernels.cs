@@ -96,29 +96,35 @@ static class ElementwiseKernels
 
     static void FillKernel(ArrayView<byte> y, ulong word, int aligned)
     {
-        long i = Grid.LongGlobalIndex.X * 16, end = Math.Min(i + 16, y.Length);
+        long i = Grid.LongGlobalIndex.X * 16;
         if (aligned != 0 && i + 16 <= y.Length)
         {
             uint low = (uint)word, high = (uint)(word >> 32);
             y.Cast<Word4>()[i >> 4] = new Word4 { X = low, Y = high, Z = low, W = high };
+            return;
         }
-        else
+
+        for (long end = Math.Min(i + 16, y.Length); i < end; i++)
         {
-            for (; i < end; i++)
-            {
-                y[i] = (byte)(word >> (8 * (int)(i & 7)));
-            }
+            y[i] = (byte)(word >> (8 * (int)(i & 7)));
         }
     }
 
     static void AddKernel<T>(ArrayView<T> x, float scale, ArrayView<T> y, int aligned) where T : unmanaged, IElement<T>
     {
         long i = Grid.LongGlobalIndex.X * Packet.Size<T>();
-        if (i < y.Length)
+        if (aligned != 0 && i + Packet.Size<T>() <= y.Length)
         {
-            (Packet.Load(y, i, y.Length, aligned) + scale * Packet.Load(x, i, y.Length, aligned)).Store(y, i, y.Length, aligned);
+            Add(x, scale, y, i, whole: true);
+        }
+        else if (i < y.Length)
+        {
+            Add(x, scale, y, i, whole: false);
         }
     }
+
+    static void Add<T>(ArrayView<T> x, float scale, ArrayView<T> y, long i, bool whole) where T : unmanaged, IElement<T> =>
+        (Packet.Load(y, i, y.Length, whole) + scale * Packet.Load(x, i, y.Length, whole)).Store(y, i, y.Length, whole);
 
     static void ConvertKernel<TFrom, TTo>(ArrayView<TFrom> x, ArrayView<TTo> y) where TFrom : unmanaged, IElement<TFrom> where TTo : unmanaged, IElement<TTo>
     {

@@ -101,7 +101,7 @@ static class RmsNormKernels
     }
 
     /// <summary>How rows lie in memory and belong to threads.</summary>
-    struct Layout
+    internal struct Layout
     {
         /// <summary>n.</summary>
         public long Rows;
@@ -120,46 +120,63 @@ static class RmsNormKernels
         where T : unmanaged, IElement<T>
     {
         var shared = SharedMemory.Allocate<float>(Reductions.SharedFloats);
-        int width = layout.Width, lanes = layout.Lanes, aligned = layout.Aligned, owner = Group.IdxX / lanes, owners = Group.DimX / lanes;
-        int column = (Group.IdxX - owner * lanes) * Packet.Size<T>(), step = lanes * Packet.Size<T>(), turn = 0;
-        var w = Packet.Load<F32, T>(weight, column, width, aligned);
+        if (layout.Aligned != 0)
+        {
+            Forward(x, residual, weight, eps, y, rstd, layout, shared, whole: true);
+        }
+        else
+        {
+            Forward(x, residual, weight, eps, y, rstd, layout, shared, whole: false);
+        }
+    }
 
-        // A group goes on until its last row is done, since its threads sum together; an owner beyond the rows has an empty one, which loads zeros and stores nothing.
+    static void Forward<T>(ArrayView<T> x, ArrayView<T> residual, ArrayView<F32> weight, float eps, ArrayView<T> y, ArrayView<float> rstd, Layout layout, ArrayView<float> shared, bool whole)
+        where T : unmanaged, IElement<T>
+    {
+        int width = layout.Width, lanes = layout.Lanes, owner = Group.IdxX / lanes, owners = Group.DimX / lanes;
+        int column = (Group.IdxX - owner * lanes) * Packet.Size<T>(), step = lanes * Packet.Size<T>(), turn = 0;
+        var w = column < width ? Packet.Load<F32, T>(weight, column, width, whole) : default;
+
+        // A group goes on until its last row is done, since its threads sum together: those beyond the rows or columns add zeros.
         for (long first = (long)Grid.IdxX * owners; first < layout.Rows; first += (long)Grid.DimX * owners)
         {
-            long row = first + owner, start = row * width, end = row < layout.Rows ? start + width : 0;
-            var a = Summand(x, residual, start + column, end, aligned);
+            long row = first + owner, start = row * width, end = start + width;
+            bool busy = row < layout.Rows && column < width;
+            var a = busy ? Summand(x, residual, start + column, end, whole) : default;
             float squares = Packet.Sum<T>(a * a);
             for (int j = column + step; j < width; j += step)
             {
-                var more = Summand(x, residual, start + j, end, aligned);
+                var more = Summand(x, residual, start + j, end, whole);
                 squares += Packet.Sum<T>(more * more);
             }
 
             squares = Reductions.Sum(squares, lanes, shared, turn);
             turn ^= 1;
             float r = 1 / XMath.Sqrt(squares / width + eps);
-            (r * a * w).Store(y, start + column, end, aligned);
-            for (int j = column + step; j < width; j += step)
+            if (busy)
             {
-                (r * Packet.Load(x, start + j, end, aligned) * Packet.Load<F32, T>(weight, j, width, aligned)).Store(y, start + j, end, aligned);
+                (r * a * w).Store(y, start + column, end, whole);
+                if (column == 0 && rstd.Length > 0)
+                {
+                    rstd[row] = r;
+                }
             }
 
-            if (column == 0 && end > 0 && rstd.Length > 0)
+            for (int j = column + step; j < width; j += step)
             {
-                rstd[row] = r;
+                (r * Packet.Load(x, start + j, end, whole) * Packet.Load<F32, T>(weight, j, width, whole)).Store(y, start + j, end, whole);
             }
         }
     }
 
     /// <summary>x, to which the residual is added first where there is one.</summary>
-    static Packet Summand<T>(ArrayView<T> x, ArrayView<T> residual, long first, long end, int aligned) where T : unmanaged, IElement<T>
+    static Packet Summand<T>(ArrayView<T> x, ArrayView<T> residual, long first, long end, bool whole) where T : unmanaged, IElement<T>
     {
-        var a = Packet.Load(x, first, end, aligned);
+        var a = Packet.Load(x, first, end, whole);
         if (residual.Length > 0)
         {
-            a = (a + Packet.Load(residual, first, end, aligned)).Rounded<T>();
-            a.Store(x, first, end, aligned);
+            a = (a + Packet.Load(residual, first, end, whole)).Rounded<T>();
+            a.Store(x, first, end, whole);
         }
 
         return a;
@@ -169,27 +186,49 @@ static class RmsNormKernels
         where T : unmanaged, IElement<T>
     {
         var shared = SharedMemory.Allocate<float>(Reductions.SharedFloats);
-        int width = layout.Width, lanes = layout.Lanes, aligned = layout.Aligned, owner = Group.IdxX / lanes, owners = Group.DimX / lanes;
+        if (layout.Aligned != 0)
+        {
+            Backward(dy, x, weight, rstd, dx, accumulate, parts, layout, shared, whole: true);
+        }
+        else
+        {
+            Backward(dy, x, weight, rstd, dx, accumulate, parts, layout, shared, whole: false);
+        }
+    }
+
+    static void Backward<T>(ArrayView<T> dy, ArrayView<T> x, ArrayView<F32> weight, ArrayView<float> rstd, ArrayView<T> dx, int accumulate, ArrayView<F32> parts, Layout layout,
+        ArrayView<float> shared, bool whole) where T : unmanaged, IElement<T>
+    {
+        int width = layout.Width, lanes = layout.Lanes, owner = Group.IdxX / lanes, owners = Group.DimX / lanes;
         int column = (Group.IdxX - owner * lanes) * Packet.Size<T>(), step = lanes * Packet.Size<T>(), turn = 0;
-        long part = ((long)Grid.IdxX * owners + owner) * width;
-        var w = Packet.Load<F32, T>(weight, column, width, aligned);
+        long part = ((long)Grid.IdxX * owners + owner) * width, partEnd = part + width;
+        var w = column < width ? Packet.Load<F32, T>(weight, column, width, whole) : default;
         Packet dw = default;
         for (long first = (long)Grid.IdxX * owners; first < layout.Rows; first += (long)Grid.DimX * owners)
         {
-            long row = first + owner, start = row * width, end = row < layout.Rows ? start + width : 0;
-            float r = end > 0 ? rstd[row] : 0;
-            Packet d = Packet.Load(dy, start + column, end, aligned), a = Packet.Load(x, start + column, end, aligned), g = d * w;
+            long row = first + owner, start = row * width, end = start + width;
+            bool busy = row < layout.Rows && column < width;
+            Packet d = default, a = default;
+            float r = 0;
+            if (busy)
+            {
+                d = Packet.Load(dy, start + column, end, whole);
+                a = Packet.Load(x, start + column, end, whole);
+                r = rstd[row];
+            }
+
+            var g = d * w;
             float dot = Packet.Sum<T>(g * a);
             dw += r * (d * a);
             for (int j = column + step; j < width; j += step)
             {
-                var product = Packet.Load(dy, start + j, end, aligned) * Packet.Load(x, start + j, end, aligned);
-                dot += Packet.Sum<T>(product * Packet.Load<F32, T>(weight, j, width, aligned));
+                var product = Packet.Load(dy, start + j, end, whole) * Packet.Load(x, start + j, end, whole);
+                dot += Packet.Sum<T>(product * Packet.Load<F32, T>(weight, j, width, whole));
                 if (parts.Length > 0)
                 {
-                    // Only the first packet of a thread has registers for its sum. The owner's first row finds undefined memory.
-                    var before = Packet.Load<F32, T>(parts, part + j, first == (long)Grid.IdxX * owners ? 0 : part + width, aligned);
-                    (before + r * product).Store<F32, T>(parts, part + j, part + width, aligned);
+                    // Only the first packet of a thread has registers for its sum; the others are summed in memory, which is undefined at the owner's first row.
+                    var before = first == (long)Grid.IdxX * owners ? default : Packet.Load<F32, T>(parts, part + j, partEnd, whole);
+                    (before + r * product).Store<F32, T>(parts, part + j, partEnd, whole);
                 }
             }
 
@@ -198,29 +237,33 @@ static class RmsNormKernels
                 dot = Reductions.Sum(dot, lanes, shared, turn);
                 turn ^= 1;
                 float slope = r * r * r * dot / width;
-                Gradient(r * g - slope * a, dx, start + column, end, accumulate, aligned);
+                if (busy)
+                {
+                    Gradient(r * g - slope * a, dx, start + column, end, accumulate, whole);
+                }
+
                 for (int j = column + step; j < width; j += step)
                 {
-                    var more = Packet.Load(dy, start + j, end, aligned) * Packet.Load<F32, T>(weight, j, width, aligned);
-                    Gradient(r * more - slope * Packet.Load(x, start + j, end, aligned), dx, start + j, end, accumulate, aligned);
+                    var more = Packet.Load(dy, start + j, end, whole) * Packet.Load<F32, T>(weight, j, width, whole);
+                    Gradient(r * more - slope * Packet.Load(x, start + j, end, whole), dx, start + j, end, accumulate, whole);
                 }
             }
         }
 
-        if (parts.Length > 0)
+        if (parts.Length > 0 && column < width)
         {
-            dw.Store<F32, T>(parts, part + column, part + width, aligned);
+            dw.Store<F32, T>(parts, part + column, partEnd, whole);
         }
     }
 
-    static void Gradient<T>(Packet value, ArrayView<T> dx, long first, long end, int accumulate, int aligned) where T : unmanaged, IElement<T>
+    static void Gradient<T>(Packet value, ArrayView<T> dx, long first, long end, int accumulate, bool whole) where T : unmanaged, IElement<T>
     {
         if (accumulate != 0)
         {
-            value = Packet.Load(dx, first, end, aligned) + value;
+            value = Packet.Load(dx, first, end, whole) + value;
         }
 
-        value.Store(dx, first, end, aligned);
+        value.Store(dx, first, end, whole);
     }
 
     /// <summary>dw[j] += Σ parts[i, j]: a warp adds up every so many-th part of 32 columns, then one warp the warps' sums.</summary>

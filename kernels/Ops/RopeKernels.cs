@@ -59,13 +59,26 @@ static class RopeKernels
             return;
         }
 
-        Packet c = Packet.Load<F32, T>(cos, angles + first, angles + half, aligned), s = sign * Packet.Load<F32, T>(sin, angles + first, angles + half, aligned);
-        for (int head = rest / packets; head < heads; head += turns)
+        if (aligned != 0)
         {
-            long start = (token * heads + head) * 2 * half, middle = start + half;
-            Packet a = Packet.Load(x, start + first, middle, aligned), b = Packet.Load(x, middle + first, middle + half, aligned);
-            (a * c - b * s).Store(x, start + first, middle, aligned);
-            (b * c + a * s).Store(x, middle + first, middle + half, aligned);
+            Rotate(x, cos, sin, token * heads, angles, rest / packets, turns, heads, first, half, sign, whole: true);
+        }
+        else
+        {
+            Rotate(x, cos, sin, token * heads, angles, rest / packets, turns, heads, first, half, sign, whole: false);
+        }
+    }
+
+    static void Rotate<T>(ArrayView<T> x, ArrayView<F32> cos, ArrayView<F32> sin, long firstHead, long angles, int head, int turns, int heads, int first, int half, float sign, bool whole)
+        where T : unmanaged, IElement<T>
+    {
+        Packet c = Packet.Load<F32, T>(cos, angles + first, angles + half, whole), s = sign * Packet.Load<F32, T>(sin, angles + first, angles + half, whole);
+        for (; head < heads; head += turns)
+        {
+            long start = (firstHead + head) * 2 * half, middle = start + half;
+            Packet a = Packet.Load(x, start + first, middle, whole), b = Packet.Load(x, middle + first, middle + half, whole);
+            (a * c - b * s).Store(x, start + first, middle, whole);
+            (b * c + a * s).Store(x, middle + first, middle + half, whole);
         }
     }
 }

@@ -137,7 +137,7 @@ static class RowsKernels
     }
 
     /// <summary>Where a row index occurs again.</summary>
-    struct Link
+    internal struct Link
     {
         /// <summary>1 where no earlier row has this index.</summary>
         public int IsFirst;
@@ -184,22 +184,32 @@ static class RowsKernels
     {
         long i = Grid.IdxX, row = rows[i];
         int column = (Grid.IdxY * Group.DimX + Group.IdxX) * Packet.Size<TFrom>();
-        var link = links[i];
-        if (link.IsFirst == 0 || row < 0 || (row + 1) * width > y.Length || column >= width)
+        if (links[i].IsFirst == 0 || row < 0 || (row + 1) * width > y.Length || column >= width)
         {
             return;
         }
 
-        long to = row * width, next = i;
-        var sum = Packet.Load<TTo, TFrom>(y, to + column, to + width, aligned);
-        do
+        if (aligned != 0)
         {
-            long from = next * width;
-            next = links[next].Next;
-            sum += Packet.Load(x, from + column, from + width, aligned);
+            AddChain(x, links, y, i, column, row * width, width, whole: true);
         }
-        while (next < rows.Length);
+        else
+        {
+            AddChain(x, links, y, i, column, row * width, width, whole: false);
+        }
+    }
 
-        sum.Store<TTo, TFrom>(y, to + column, to + width, aligned);
+    static void AddChain<TFrom, TTo>(ArrayView<TFrom> x, ArrayView<Link> links, ArrayView<TTo> y, long i, int column, long to, int width, bool whole)
+        where TFrom : unmanaged, IElement<TFrom> where TTo : unmanaged, IElement<TTo>
+    {
+        var sum = Packet.Load<TTo, TFrom>(y, to + column, to + width, whole);
+        while (i < links.Length)
+        {
+            long from = i * width;
+            i = links[i].Next;
+            sum += Packet.Load(x, from + column, from + width, whole);
+        }
+
+        sum.Store<TTo, TFrom>(y, to + column, to + width, whole);
     }
 }

@@ -58,8 +58,7 @@ static class SumKernels
         double sum = 0;
         for (long i = Grid.LongGlobalIndex.X * size; i < x.Length; i += (long)Grid.DimX * Group.DimX * size)
         {
-            var values = Packet.Load(x, i, x.Length, aligned);
-            sum += (TTerm.Of(values.A) + TTerm.Of(values.B)) + (TTerm.Of(values.C) + TTerm.Of(values.D));
+            sum += aligned != 0 && i + size <= x.Length ? Sum<TTerm>(Packet.Load(x, i, x.Length, whole: true)) : Sum<TTerm>(Packet.Load(x, i, x.Length, whole: false));
         }
 
         sum = Reductions.Sum(sum, shared);
@@ -68,6 +67,8 @@ static class SumKernels
             parts[Grid.IdxX] = sum;
         }
     }
+
+    static double Sum<TTerm>(Packet values) where TTerm : ITerm => (TTerm.Of(values.A) + TTerm.Of(values.B)) + (TTerm.Of(values.C) + TTerm.Of(values.D));
 
     static void NormKernel(ArrayView<double> parts, ArrayView<float> result)
     {

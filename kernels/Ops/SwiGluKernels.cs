@@ -35,23 +35,40 @@ static class SwiGluKernels
     static void ForwardKernel<T>(ArrayView<T> gate, ArrayView<T> up, ArrayView<T> y, int aligned) where T : unmanaged, IElement<T>
     {
         long i = Grid.LongGlobalIndex.X * Packet.Size<T>();
-        if (i < y.Length)
+        if (aligned != 0 && i + Packet.Size<T>() <= y.Length)
         {
-            Packet g = Packet.Load(gate, i, y.Length, aligned), u = Packet.Load(up, i, y.Length, aligned);
-            (g * Packet.Sigmoid(g) * u).Store(y, i, y.Length, aligned);
+            Forward(gate, up, y, i, whole: true);
         }
+        else if (i < y.Length)
+        {
+            Forward(gate, up, y, i, whole: false);
+        }
+    }
+
+    static void Forward<T>(ArrayView<T> gate, ArrayView<T> up, ArrayView<T> y, long i, bool whole) where T : unmanaged, IElement<T>
+    {
+        Packet g = Packet.Load(gate, i, y.Length, whole), u = Packet.Load(up, i, y.Length, whole);
+        (g * Packet.Sigmoid(g) * u).Store(y, i, y.Length, whole);
     }
 
     static void BackwardKernel<T>(ArrayView<T> dy, ArrayView<T> gate, ArrayView<T> up, ArrayView<T> dGate, ArrayView<T> dUp, int aligned) where T : unmanaged, IElement<T>
     {
         long i = Grid.LongGlobalIndex.X * Packet.Size<T>();
-        if (i < dy.Length)
+        if (aligned != 0 && i + Packet.Size<T>() <= dy.Length)
         {
-            Packet d = Packet.Load(dy, i, dy.Length, aligned), g = Packet.Load(gate, i, dy.Length, aligned), u = Packet.Load(up, i, dy.Length, aligned);
-            var sigmoid = Packet.Sigmoid(g);
-            var slope = sigmoid * (1 + g * (1 - sigmoid));
-            (d * u * slope).Store(dGate, i, dy.Length, aligned);
-            (d * g * sigmoid).Store(dUp, i, dy.Length, aligned);
+            Backward(dy, gate, up, dGate, dUp, i, whole: true);
         }
+        else if (i < dy.Length)
+        {
+            Backward(dy, gate, up, dGate, dUp, i, whole: false);
+        }
+    }
+
+    static void Backward<T>(ArrayView<T> dy, ArrayView<T> gate, ArrayView<T> up, ArrayView<T> dGate, ArrayView<T> dUp, long i, bool whole) where T : unmanaged, IElement<T>
+    {
+        Packet d = Packet.Load(dy, i, dy.Length, whole), g = Packet.Load(gate, i, dy.Length, whole), u = Packet.Load(up, i, dy.Length, whole);
+        var sigmoid = Packet.Sigmoid(g);
+        (d * u * sigmoid * (1 + g * (1 - sigmoid))).Store(dGate, i, dy.Length, whole);
+        (d * g * sigmoid).Store(dUp, i, dy.Length, whole);
     }
 }

@@ -5,7 +5,7 @@
 // Shapes     hidden, dHidden [N, D] T · head [V, D] of any format · targets [N] i32 · logprobs, entropy, coefficients [N] f32 · dHead [V, D] f32
 // Layout     chunks of at most 128 MB of f32 logits, at least 64 rows. dz is stored as T: over the logits in f32, beside them in bfloat16. Rows without a target are computed with the
 //            others and get dz = 0: which they are is known on the device alone, and to count them would mean to wait for it
-// Launch     the products are MatMulKernels'; between them a group of 1,024 a row
+// Launch     the products are MatMulKernels'; between them a group of 1,024 a row, or of as many as the device has room for
 // Floor      2·N·V·D flops, 4·N·V·D more for both gradients, bound by the products; the row kernel 4·V bytes a row, with gradients (8 + size of T)·V
 // Numerics   logits and sums in f32: a thread adds up V/1024 terms, then pairs of threads; finite for logits of any size; runs repeat bit for bit
 // Source     Wijmans et al. 2024, arXiv:2411.09009; the running softmax: Milakov and Gimelshein 2018, arXiv:1805.02867
@@ -18,7 +18,7 @@ namespace IlgpuPeft.Kernels;
 static class CrossEntropyKernels
 {
     const long ChunkBytes = 128 << 20;
-    const int RowsOfTile = 64, Threads = 1024, Warps = Threads / 32;
+    const int RowsOfTile = 64, MostThreads = 1024;
     const float Log2E = 1.44269504f;
 
     /// <inheritdoc cref="Backend.TokenLogProbs" />
@@ -40,15 +40,16 @@ static class CrossEntropyKernels
             return;
         }
 
+        int threads = Math.Min(MostThreads, device.Accelerator.MaxNumThreadsPerGroup);
         var logits = scratch.Get("logits", DType.F32, (long)chunk * vocabulary);
         var dz = T.Type == DType.F32 || coefficients.IsEmpty ? logits : scratch.Get("gradient of logits", T.Type, (long)chunk * vocabulary);
         for (int start = 0; start < count; start += chunk)
         {
             int rows = Math.Min(chunk, count - start);
             Slice z = logits.Range(0, (long)rows * vocabulary), gradient = dz.Range(0, z.Length), x = Chunk(hidden, width);
-            var product = new MatMulCall(rows, vocabulary, width) { A = x, B = head.Values, TransposeB = true, C = z, Alpha = (float)(1 / temperature) };
-            MatMulKernels.Multiply(device, scratch, tensorCores, product);
-            device.Launch(RowKernel, LaunchShape.Groups(rows, Threads), View<F32>(z), View<T>(coefficients.IsEmpty ? default : gradient), View<int>(Chunk(targets, 1)),
+            var product = new MatMulCall(rows, vocabulary, width) { A = x, B = default, TransposeB = true, C = z, Alpha = (float)(1 / temperature) };
+            MatMulKernels.Multiply(device, scratch, tensorCores, product, head);
+            device.Launch(RowKernel, LaunchShape.Groups(rows, threads), View<F32>(z), View<T>(coefficients.IsEmpty ? default : gradient), View<int>(Chunk(targets, 1)),
                 View<float>(Chunk(logprobs, 1)), View<float>(Chunk(entropy, 1)), View<float>(Chunk(coefficients, 1)), vocabulary, (float)(1 / temperature),
                 Quads.Fit(z, vocabulary) && Quads.Fit(gradient, vocabulary) ? 1 : 0);
             if (!dHead.IsEmpty)
@@ -58,7 +59,7 @@ static class CrossEntropyKernels
 
             if (!dHidden.IsEmpty)
             {
-                MatMulKernels.Multiply(device, scratch, tensorCores, new MatMulCall(rows, width, vocabulary) { A = gradient, B = head.Values, C = Chunk(dHidden, width) });
+                MatMulKernels.Multiply(device, scratch, tensorCores, new MatMulCall(rows, width, vocabulary) { A = gradient, B = default, C = Chunk(dHidden, width) }, head);
             }
 
             Slice Chunk(Slice whole, long each) => whole.IsEmpty ? default : whole.Range(start * each, rows * each);
@@ -70,7 +71,7 @@ static class CrossEntropyKernels
     static void RowKernel<T>(ArrayView<F32> logits, ArrayView<T> dz, ArrayView<int> targets, ArrayView<float> logprobs, ArrayView<float> entropy, ArrayView<float> coefficients,
         int vocabulary, float scale, int quads) where T : unmanaged, IElement<T>
     {
-        var partial = SharedMemory.Allocate<RunningSum>(Warps);
+        var partial = SharedMemory.Allocate<RunningSum>(MostThreads / 32);
         int row = Grid.IdxX, target = targets[row];
         long start = row * (long)vocabulary;
         if ((uint)target >= (uint)vocabulary)
@@ -105,7 +106,7 @@ static class CrossEntropyKernels
         {
             float factor = coefficients[row] * scale;
             Write(logits, dz, start, vocabulary, quads, sum.Maximum, -factor / sum.Total);
-            if (Group.IdxX == (quads != 0 ? target / 4 : target) % Threads) // the thread that wrote this element
+            if (Group.IdxX == (quads != 0 ? target / 4 : target) % Group.DimX) // the thread that wrote this element
             {
                 dz[start + target] = T.Narrow(factor * (1 - Exp(aim - sum.Maximum) / sum.Total));
             }
@@ -114,7 +115,7 @@ static class CrossEntropyKernels
 
     static void Skip<T>(ArrayView<T> dz, long start, int vocabulary) where T : unmanaged, IElement<T>
     {
-        for (int i = Group.IdxX; i < vocabulary && dz.Length > 0; i += Threads)
+        for (int i = Group.IdxX; i < vocabulary && dz.Length > 0; i += Group.DimX)
         {
             dz[start + i] = T.Narrow(0);
         }
@@ -122,17 +123,17 @@ static class CrossEntropyKernels
 
     static RunningSum Read(ArrayView<F32> logits, long start, int vocabulary, int quads)
     {
-        var sum = new RunningSum { Maximum = float.MinValue };
+        var sum = RunningSum.OfNothing;
         if (quads != 0)
         {
-            for (int i = Group.IdxX; i < vocabulary / 4; i += Threads)
+            for (int i = Group.IdxX; i < vocabulary / 4; i += Group.DimX)
             {
                 sum = sum.Plus(Quads.Load(logits, start / 4 + i));
             }
         }
         else
         {
-            for (int i = Group.IdxX; i < vocabulary; i += Threads)
+            for (int i = Group.IdxX; i < vocabulary; i += Group.DimX)
             {
                 sum = sum.Plus(new RunningSum { Maximum = F32.Widen(logits[start + i]), Total = 1 });
             }
@@ -146,7 +147,7 @@ static class CrossEntropyKernels
     {
         if (quads != 0)
         {
-            for (int i = Group.IdxX; i < vocabulary / 4; i += Threads)
+            for (int i = Group.IdxX; i < vocabulary / 4; i += Group.DimX)
             {
                 var z = Quads.Load(logits, start / 4 + i);
                 z.X = factor * Exp(z.X - maximum);
@@ -158,7 +159,7 @@ static class CrossEntropyKernels
         }
         else
         {
-            for (int i = Group.IdxX; i < vocabulary; i += Threads)
+            for (int i = Group.IdxX; i < vocabulary; i += Group.DimX)
             {
                 dz[start + i] = T.Narrow(factor * Exp(F32.Widen(logits[start + i]) - maximum));
             }
@@ -175,7 +176,7 @@ static class CrossEntropyKernels
         }
 
         Group.Barrier(); // the sums of all warps are there
-        return partial[Warp.LaneIdx].PlusLanes();
+        return (Warp.LaneIdx < Group.DimX / 32 ? partial[Warp.LaneIdx] : RunningSum.OfNothing).PlusLanes();
     }
 
     static float Exp(float x) => Intrinsics.Exp2(x * Log2E);
@@ -184,6 +185,8 @@ static class CrossEntropyKernels
     struct RunningSum
     {
         public float Maximum, Total, Weighted;
+
+        public static RunningSum OfNothing => new() { Maximum = float.MinValue };
 
         public readonly RunningSum Plus(Float4 z)
         {

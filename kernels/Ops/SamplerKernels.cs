@@ -4,7 +4,7 @@
 //            ascend with the logit, are the path through 16-way histograms. Equal logits stand in order of id
 // Shapes     logits [B, V] T · ids [B] i32 · logprobs [B] f32
 // Layout     row-major; four logits an access where rows start at multiples of them, else one by one
-// Launch     a group of 512 a row; every thread adds to a histogram column of its own, so that there are no atomics and no bank conflicts, in 32 KB of shared memory; then a warp adds up
+// Launch     a group of 512 a row, or of as many as the device has room for; every thread adds to a histogram column of its own, so that there are no atomics and no bank conflicts, in 32 KB of shared memory; then a warp adds up
 //            a bin
 // Floor      bytes of the logits; they are read 3 times without filters, and once per 4 bits of a stored logit for top-k, for top-p and for the draw among what they keep
 // Numerics   sums in f32 in a fixed order: runs repeat bit for bit. The token is the host's unless the draw falls within rounding of the border between two
@@ -17,7 +17,7 @@ namespace IlgpuPeft.Kernels;
 
 static class SamplerKernels
 {
-    const int Threads = 512, Warps = Threads / 32, Bins = 16, Bits = 4;
+    const int MostThreads = 512, Bins = 16, Bits = 4; // as many bins as warps at most
     const int Tile = 128; // logits that a warp reads at once
     const uint Sign = 0x8000_0000;
     const float Log2E = 1.44269504f;
@@ -33,16 +33,16 @@ static class SamplerKernels
 
         int vocabulary = checked((int)(logits.Length / rows));
         bool filters = sampling.Temperature > 0 && ((sampling.TopK > 0 && sampling.TopK < vocabulary) || sampling.TopP < 1);
-        device.Launch(Kernel, LaunchShape.Groups(rows, Threads), device.Buffers.View<T>(logits), device.Buffers.View<int>(ids), device.Buffers.View<float>(logprobs), vocabulary,
+        device.Launch(Kernel, LaunchShape.Groups(rows, Math.Min(MostThreads, device.Accelerator.MaxNumThreadsPerGroup)), device.Buffers.View<T>(logits), device.Buffers.View<int>(ids), device.Buffers.View<float>(logprobs), vocabulary,
             Quads.Fit(logits, vocabulary) ? 1 : 0, (float)sampling.Temperature, filters ? 1 : 0, Math.Min(sampling.TopK, vocabulary), (float)sampling.TopP, key);
     }
 
     static void Kernel<T>(ArrayView<T> logits, ArrayView<int> ids, ArrayView<float> logprobs, int vocabulary, int quads, float temperature, int filters, int topK, float topP, RandomKey key)
         where T : unmanaged, IElement<T>
     {
-        var histogram = SharedMemory.Allocate<float>(Bins * Threads);
-        var sums = SharedMemory.Allocate<float>(Warps);
-        var places = SharedMemory.Allocate<int>(Warps);
+        var histogram = SharedMemory.Allocate<float>(Bins * MostThreads);
+        var sums = SharedMemory.Allocate<float>(Bins);
+        var places = SharedMemory.Allocate<int>(Bins);
         var row = new Row<T> { Logits = logits, Start = Grid.IdxX * (long)vocabulary, Vocabulary = vocabulary, Quads = quads };
         int best = Largest(row, sums, places);
         float inverse = temperature > 0 ? 1 / temperature : 1;
@@ -102,7 +102,7 @@ static class SamplerKernels
     static int Largest<T>(Row<T> row, ArrayView<float> sums, ArrayView<int> places) where T : unmanaged, IElement<T>
     {
         var best = new Best { Value = float.NegativeInfinity };
-        for (int i = 4 * Group.IdxX; i < row.Vocabulary; i += 4 * Threads)
+        for (int i = 4 * Group.IdxX; i < row.Vocabulary; i += 4 * Group.DimX)
         {
             var x = row.Load(i);
             best = best.Or(x.X, i).Or(x.Y, i + 1).Or(x.Z, i + 2).Or(x.W, i + 3);
@@ -119,8 +119,8 @@ static class SamplerKernels
             places[Group.IdxX / 32] = best.Place;
         }
 
-        Group.Barrier();
-        for (int i = 0; i < Warps; i++)
+        Group.Barrier(); // the best of all warps are there
+        for (int i = 0; i < Group.DimX / 32; i++)
         {
             best = best.Or(sums[i], places[i]);
         }
@@ -133,15 +133,16 @@ static class SamplerKernels
     static float Sum<T>(Row<T> row, uint cut, ArrayView<float> sums) where T : unmanaged, IElement<T>
     {
         float sum = 0;
-        for (int i = 4 * Group.IdxX; i < row.Vocabulary; i += 4 * Threads)
+        for (int i = 4 * Group.IdxX; i < row.Vocabulary; i += 4 * Group.DimX)
         {
             var x = row.Load(i);
             sum += (row.WeightAbove(x.X, cut) + row.WeightAbove(x.Y, cut)) + (row.WeightAbove(x.Z, cut) + row.WeightAbove(x.W, cut));
         }
 
-        Collect(sum, sums);
+        Collect(sum, sums, Group.IdxX / 32);
+        Group.Barrier(); // the sums of all warps are there
         float total = 0;
-        for (int i = 0; i < Warps; i++)
+        for (int i = 0; i < Group.DimX / 32; i++)
         {
             total += sums[i];
         }
@@ -162,10 +163,10 @@ static class SamplerKernels
         {
             for (int bin = 0; bin < Bins; bin++)
             {
-                histogram[bin * Threads + Group.IdxX] = 0;
+                histogram[bin * Group.DimX + Group.IdxX] = 0;
             }
 
-            for (int i = 4 * Group.IdxX; i < row.Vocabulary; i += 4 * Threads)
+            for (int i = 4 * Group.IdxX; i < row.Vocabulary; i += 4 * Group.DimX)
             {
                 var x = row.Load(i);
                 Count(row, x.X, tokens, place.Key, shift, histogram);
@@ -175,14 +176,18 @@ static class SamplerKernels
             }
 
             Group.Barrier(); // all columns are complete
-            int from = Group.IdxX / 32 * Threads + Warp.LaneIdx; // a warp adds up the bin of its number
-            float sum = 0;
-            for (int i = 0; i < Threads; i += 32)
+            for (int bin = Group.IdxX / 32; bin < Bins; bin += Group.DimX / 32)
             {
-                sum += histogram[from + i];
+                float sum = 0;
+                for (int i = Warp.LaneIdx; i < Group.DimX; i += 32)
+                {
+                    sum += histogram[bin * Group.DimX + i];
+                }
+
+                Collect(sum, sums, bin);
             }
 
-            Collect(sum, sums);
+            Group.Barrier(); // the sums of all bins are there
             int chosen = 0;
             float running = place.Before;
             for (int bin = Bins - 1; bin >= 0; bin--)
@@ -209,7 +214,7 @@ static class SamplerKernels
         uint key = Row<T>.Key(x);
         if (((key ^ found) >> shift) < Bins)
         {
-            histogram[(int)((key >> shift) & (Bins - 1)) * Threads + Group.IdxX] += tokens ? 1 : row.Weight(x);
+            histogram[(int)((key >> shift) & (Bins - 1)) * Group.DimX + Group.IdxX] += tokens ? 1 : row.Weight(x);
         }
     }
 
@@ -222,7 +227,7 @@ static class SamplerKernels
         int low = 0, high = row.Vocabulary;
         while (high - low > Tile)
         {
-            int part = (high - low + Warps * Tile - 1) / (Warps * Tile) * Tile, from = low + Group.IdxX / 32 * part, end = IntrinsicMath.Min(high, from + part);
+            int tiles = Group.DimX / 32 * Tile, part = (high - low + tiles - 1) / tiles * Tile, from = low + Group.IdxX / 32 * part, end = IntrinsicMath.Min(high, from + part);
             float sum = 0;
             for (int i = from + 4 * Warp.LaneIdx; i < end; i += Tile)
             {
@@ -230,10 +235,11 @@ static class SamplerKernels
                 sum += (row.WeightAt(x.X, key) + row.WeightAt(x.Y, key)) + (row.WeightAt(x.Z, key) + row.WeightAt(x.W, key));
             }
 
-            Collect(sum, sums);
+            Collect(sum, sums, Group.IdxX / 32);
+            Group.Barrier(); // the sums of all parts are there
             int chosen = 0;
             float running = 0, before = 0;
-            for (int i = 0; i < Warps; i++)
+            for (int i = 0; i < Group.DimX / 32; i++)
             {
                 float weight = sums[i];
                 if (weight > 0 && running < target)
@@ -277,20 +283,14 @@ static class SamplerKernels
         return token;
     }
 
-    /// <summary>Writes the sum of every warp's <paramref name="x"/> to the place of its number.</summary>
-    static void Collect(float x, ArrayView<float> sums)
+    /// <summary>Writes the sum of a warp's <paramref name="x"/>.</summary>
+    static void Collect(float x, ArrayView<float> sums, int place)
     {
-        for (int distance = 16; distance > 0; distance /= 2)
-        {
-            x += Warp.ShuffleXor(x, distance);
-        }
-
+        x = Reductions.Sum(x, 32, sums, 0);
         if (Warp.LaneIdx == 0)
         {
-            sums[Group.IdxX / 32] = x;
+            sums[place] = x;
         }
-
-        Group.Barrier();
     }
 
     /// <summary>The next float above one that is not negative: a sum exceeds <paramref name="x"/> where it reaches this.</summary>

@@ -129,7 +129,7 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
 
     /// <inheritdoc />
     public override void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead) =>
-        throw Missing();
+        CrossEntropyKernels.Run<T>(Device, scratch, UsesTensorCores, hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead);
 
     /// <inheritdoc />
     public override void Norm(Slice x, Slice result) => SumKernels.Norm(Device, scratch, x, result);
@@ -144,7 +144,8 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
     public override void AdamW8Bit(Slice p, Slice g, Moments8Bit moments, AdamWStep step, Slice norm) => AdamW8BitKernels.Step(Device, p, g, moments, step, norm);
 
     /// <inheritdoc />
-    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) => throw Missing();
+    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) =>
+        SamplerKernels.Draw<T>(Device, logits, rows, sampling, key, ids, logprobs);
 
     /// <inheritdoc />
     protected override void DisposeDevice()

@@ -107,7 +107,7 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
 
     /// <inheritdoc />
     public override void AttentionBackward(AttentionShape shape, Slice dy, Slice q, Slice k, Slice v, Slice sequences, Slice y, Slice lse, Slice dq, Slice dk, Slice dv) =>
-        throw Missing();
+        AttentionBackwardKernels.Backward<T>(Device, scratch, shape, dy, q, k, v, sequences, y, lse, dq, dk, dv);
 
     /// <inheritdoc />
     public override void SwiGluForward(Slice gate, Slice up, Slice y) => SwiGluKernels.Forward<T>(Device, gate, up, y);

@@ -77,11 +77,7 @@ static class AttentionBackwardKernels
             sum += a.X * b.X + a.Y * b.Y + (a.Z * b.Z + a.W * b.W);
         }
 
-        for (int distance = 8; distance > 0; distance >>= 1)
-        {
-            sum += Warp.ShuffleXor(sum, distance);
-        }
-
+        sum = AttentionTile.SumOfLanes(sum);
         if (row < lse.Length && Group.IdxX % 16 == 0)
         {
             rows[row % sizes.Heads * (lse.Length / sizes.Heads) + row / sizes.Heads] = new Row { Log = lse[row] * 1.4426950f, Product = sum };
@@ -108,7 +104,7 @@ static class AttentionBackwardKernels
         Row r0 = ofHead[Math.Min(row, count - 1)], r1 = ofHead[Math.Min(row + 1, count - 1)], r2 = ofHead[Math.Min(row + 2, count - 1)], r3 = ofHead[Math.Min(row + 3, count - 1)];
         int last = sequence.Offset + tile.Start + row; // the last key that the first row sees
 
-        Block4x4 dq0 = default, dq1 = default, dq2 = default, dq3 = default;
+        Sums sums = default;
         int end = sequence.Offset + tile.Start + count;
         int begin = Math.Max(0, sequence.Offset + tile.Start + 1 - sizes.Window) / AttentionTile.Columns * AttentionTile.Columns;
         for (int start = begin; start < end; start += AttentionTile.Columns)
@@ -122,20 +118,10 @@ static class AttentionBackwardKernels
             ds.R2 = OfQuery(s.R2, ds.R2, last + 2, key, r2, sizes);
             ds.R3 = OfQuery(s.R3, ds.R3, last + 3, key, r3, sizes);
             AttentionTile.Put<Eight>(ds);
-            dq0 = AttentionTile.AddWeighted<T, Eight>(dq0, k, at, sizes.KeyStride, keys, 0, busy, sizes);
-            if (TBlocks.Value > 1)
-            {
-                dq1 = AttentionTile.AddWeighted<T, Eight>(dq1, k, at, sizes.KeyStride, keys, AttentionTile.Columns, busy, sizes);
-            }
-
-            if (TBlocks.Value > 2)
-            {
-                dq2 = AttentionTile.AddWeighted<T, Eight>(dq2, k, at, sizes.KeyStride, keys, 2 * AttentionTile.Columns, busy, sizes);
-                dq3 = AttentionTile.AddWeighted<T, Eight>(dq3, k, at, sizes.KeyStride, keys, 3 * AttentionTile.Columns, busy, sizes);
-            }
+            sums = AttentionTile.AddWeighted<T, Eight, TBlocks>(sums, k, at, sizes.KeyStride, keys, busy, sizes);
         }
 
-        Write<T, TBlocks>(dq, first, sizes.QueryStride, count, dq0, dq1, dq2, dq3, sizes.Scale, sizes);
+        Write<T, TBlocks>(dq, first, sizes.QueryStride, count, sums, sizes.Scale, sizes);
     }
 
     static void KeyKernel<T, TBlocks>(ArrayView<T> dy, ArrayView<T> q, ArrayView<T> k, ArrayView<T> v, ArrayView<Attention.Sequence> table, ArrayView<Row> rows, ArrayView<T> dk,
@@ -157,7 +143,7 @@ static class AttentionBackwardKernels
         // The queries that see any key of the tile.
         int begin = Math.Max(0, tile.Start - sequence.Offset) / AttentionTile.Columns * AttentionTile.Columns;
         int end = (int)Math.Min(sequence.Queries, (long)tile.Start + count - 1 - sequence.Offset + sizes.Window);
-        Block4x4 dk0 = default, dk1 = default, dk2 = default, dk3 = default, dv0 = default, dv1 = default, dv2 = default, dv3 = default;
+        Sums ofKeys = default, ofValues = default;
         for (int head = Grid.IdxY * sizes.Group; head < (Grid.IdxY + 1) * sizes.Group; head++)
         {
             var ofHead = rows.SubView(head * (rows.Length / sizes.Heads) + sequence.Query);
@@ -178,35 +164,14 @@ static class AttentionBackwardKernels
                 ds.R2 = Gradient(p.R2, ds.R2, r0, r1, r2, r3);
                 ds.R3 = Gradient(p.R3, ds.R3, r0, r1, r2, r3);
                 AttentionTile.Put<Eight>(p);
-                dv0 = AttentionTile.AddWeighted<T, Eight>(dv0, dy, at, sizes.QueryStride, queries, 0, busy, sizes);
-                if (TBlocks.Value > 1)
-                {
-                    dv1 = AttentionTile.AddWeighted<T, Eight>(dv1, dy, at, sizes.QueryStride, queries, AttentionTile.Columns, busy, sizes);
-                }
-
-                if (TBlocks.Value > 2)
-                {
-                    dv2 = AttentionTile.AddWeighted<T, Eight>(dv2, dy, at, sizes.QueryStride, queries, 2 * AttentionTile.Columns, busy, sizes);
-                    dv3 = AttentionTile.AddWeighted<T, Eight>(dv3, dy, at, sizes.QueryStride, queries, 3 * AttentionTile.Columns, busy, sizes);
-                }
-
+                ofValues = AttentionTile.AddWeighted<T, Eight, TBlocks>(ofValues, dy, at, sizes.QueryStride, queries, busy, sizes);
                 AttentionTile.Put<Eight>(ds);
-                dk0 = AttentionTile.AddWeighted<T, Eight>(dk0, q, at, sizes.QueryStride, queries, 0, busy, sizes);
-                if (TBlocks.Value > 1)
-                {
-                    dk1 = AttentionTile.AddWeighted<T, Eight>(dk1, q, at, sizes.QueryStride, queries, AttentionTile.Columns, busy, sizes);
-                }
-
-                if (TBlocks.Value > 2)
-                {
-                    dk2 = AttentionTile.AddWeighted<T, Eight>(dk2, q, at, sizes.QueryStride, queries, 2 * AttentionTile.Columns, busy, sizes);
-                    dk3 = AttentionTile.AddWeighted<T, Eight>(dk3, q, at, sizes.QueryStride, queries, 3 * AttentionTile.Columns, busy, sizes);
-                }
+                ofKeys = AttentionTile.AddWeighted<T, Eight, TBlocks>(ofKeys, q, at, sizes.QueryStride, queries, busy, sizes);
             }
         }
 
-        Write<T, TBlocks>(dk, first, sizes.KeyStride, count, dk0, dk1, dk2, dk3, sizes.Scale, sizes);
-        Write<T, TBlocks>(dv, first, sizes.KeyStride, count, dv0, dv1, dv2, dv3, 1, sizes);
+        Write<T, TBlocks>(dk, first, sizes.KeyStride, count, ofKeys, sizes.Scale, sizes);
+        Write<T, TBlocks>(dv, first, sizes.KeyStride, count, ofValues, 1, sizes);
     }
 
     /// <summary>The last key that a query sees; before all keys for what lies past the end.</summary>
@@ -242,37 +207,15 @@ static class AttentionBackwardKernels
         W = p.W * (dp.W - r3.Product),
     };
 
-    static void Write<T, TBlocks>(ArrayView<T> target, long first, long stride, int count, Block4x4 b0, Block4x4 b1, Block4x4 b2, Block4x4 b3, float factor, AttentionSizes sizes)
+    static void Write<T, TBlocks>(ArrayView<T> target, long first, long stride, int count, Sums sums, float factor, AttentionSizes sizes)
         where T : unmanaged, IElement<T> where TBlocks : unmanaged, IConstant
     {
-        Write(target, first, stride, count, 0, b0, factor, sizes);
-        if (TBlocks.Value > 1)
-        {
-            Write(target, first, stride, count, AttentionTile.Columns, b1, factor, sizes);
-        }
-
-        if (TBlocks.Value > 2)
-        {
-            Write(target, first, stride, count, 2 * AttentionTile.Columns, b2, factor, sizes);
-            Write(target, first, stride, count, 3 * AttentionTile.Columns, b3, factor, sizes);
-        }
-    }
-
-    static void Write<T>(ArrayView<T> target, long first, long stride, int count, int column, Block4x4 block, float factor, AttentionSizes sizes) where T : unmanaged, IElement<T>
-    {
         int row = Group.IdxX / 16 * 4;
-        Write(target, first, stride, count, column, row, block.R0, factor, sizes);
-        Write(target, first, stride, count, column, row + 1, block.R1, factor, sizes);
-        Write(target, first, stride, count, column, row + 2, block.R2, factor, sizes);
-        Write(target, first, stride, count, column, row + 3, block.R3, factor, sizes);
-    }
-
-    static void Write<T>(ArrayView<T> target, long first, long stride, int count, int column, int row, Float4 value, float factor, AttentionSizes sizes)
-        where T : unmanaged, IElement<T>
-    {
-        if (row < count)
-        {
-            AttentionTile.Write(target, first + row * stride, column, AttentionTile.Scaled(value, factor), sizes);
-        }
+        RowStarts starts = default;
+        starts.A = row < count ? first + row * stride : -1;
+        starts.B = row + 1 < count ? first + (row + 1) * stride : -1;
+        starts.C = row + 2 < count ? first + (row + 2) * stride : -1;
+        starts.D = row + 3 < count ? first + (row + 3) * stride : -1;
+        AttentionTile.Write<T, TBlocks>(target, starts, sums, new Float4 { X = factor, Y = factor, Z = factor, W = factor }, sizes);
     }
 }

@@ -4,7 +4,7 @@
 // Shapes     as in AttentionKernels.cs; parts [P, N, H, C] f32 and [P, N, H] f32
 // Launch     the tiles of AttentionKernels.cs times P, then groups of 256: half a warp joins the parts of one head of a query. How many keys a sequence has is known on the
 //            device alone: a group takes its share of them, and those without one leave at once
-// Floor      bytes of k and v once, which the H/G heads of a group share, plus 8·C/4 bytes a head and part; bound by memory
+// Floor      bytes of k and v once, which the H/G heads of a group share, plus 8·C bytes a head and part; bound by memory
 // Numerics   parts are joined in their order, and their number follows from the shapes: runs repeat bit for bit
 // Source     Dao et al. 2023, "Flash-Decoding for long-context inference"
 
@@ -18,6 +18,9 @@ static class AttentionDecodeKernels
     /// <summary>Groups that occupy a large GPU several times over. A constant: what a run computes must not depend on the device it runs on.</summary>
     const int Groups = 1024;
 
+    /// <summary>Keys of a part at least, where there are so many: so that what parts leave are few bytes beside the keys and values.</summary>
+    const int PartKeys = 2 * AttentionTile.Columns;
+
     const int Threads = 256;
 
     /// <summary>Into how many parts the keys are split: one, unless tiles are too few for a device and keys outnumber queries, as those of a cache do.</summary>
@@ -26,7 +29,7 @@ static class AttentionDecodeKernels
         long queryRows = q.Length / shape.Heads / shape.HeadWidth, keyRows = k.Length / shape.KeyValueHeads / shape.HeadWidth;
         long rows = queryRows * (shape.Heads / shape.KeyValueHeads);
         long groups = Math.Max(1, AttentionSequences.MaxTiles(rows, sequences.Length / 4, AttentionKernels.RowsOfTile(shape, q, sequences)) * (long)shape.KeyValueHeads);
-        return keyRows < 2 * queryRows ? 1 : (int)Math.Clamp((keyRows + AttentionTile.Columns - 1) / AttentionTile.Columns, 1, (Groups + groups - 1) / groups);
+        return keyRows < 2 * queryRows ? 1 : (int)Math.Clamp((keyRows + PartKeys - 1) / PartKeys, 1, (Groups + groups - 1) / groups);
     }
 
     /// <inheritdoc cref="Backend.AttentionForward" />
@@ -66,11 +69,10 @@ static class AttentionDecodeKernels
             lse[row] = covered ? maximum + XMath.Log(total) : 0;
         }
 
-        for (int column = 0; column < sizes.Width; column += AttentionTile.Columns)
+        for (int at = 4 * (Group.IdxX % 16); at < sizes.Width; at += AttentionTile.Columns)
         {
-            int at = column + 4 * (Group.IdxX % 16);
             Float4 sum = default;
-            for (int i = 0; i < parts && covered && at < sizes.Width; i++)
+            for (int i = 0; i < parts && covered; i++)
             {
                 float weight = XMath.Exp(logs[i * rows + row] - maximum) / total;
                 if (weight != 0)
@@ -79,7 +81,7 @@ static class AttentionDecodeKernels
                 }
             }
 
-            AttentionTile.Write(y, row * sizes.Width, column, sum, sizes);
+            AttentionTile.Write(y, row * sizes.Width + at, sizes.Width - at, sum, sizes);
         }
     }
 }

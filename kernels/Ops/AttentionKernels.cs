@@ -121,7 +121,7 @@ static class AttentionKernels
         int last0 = sequence.Offset + row / sizes.Group, last1 = sequence.Offset + (row + 1) / sizes.Group; // the last keys that rows see
         int last2 = sequence.Offset + (row + 2) / sizes.Group, last3 = sequence.Offset + (row + 3) / sizes.Group;
 
-        Block4x4 y0 = default, y1 = default, y2 = default, y3 = default;
+        Sums sums = default;
         float m0 = float.NegativeInfinity, m1 = m0, m2 = m0, m3 = m0; // running maxima, in exponents of two
         float l0 = 0, l1 = 0, l2 = 0, l3 = 0; // sums over the columns of this thread
         for (int start = begin; start < end; start += AttentionTile.Columns)
@@ -152,40 +152,23 @@ static class AttentionKernels
             l3 = l3 * kept.W + Sum(s.R3);
 
             AttentionTile.Put<TWarps>(s);
-            y0 = AttentionTile.AddWeighted<T, TWarps>(Scaled(y0, kept), v, at, sizes.KeyStride, count, 0, busy, sizes);
-            if (TBlocks.Value > 1)
-            {
-                y1 = AttentionTile.AddWeighted<T, TWarps>(Scaled(y1, kept), v, at, sizes.KeyStride, count, AttentionTile.Columns, busy, sizes);
-            }
-
-            if (TBlocks.Value > 2)
-            {
-                y2 = AttentionTile.AddWeighted<T, TWarps>(Scaled(y2, kept), v, at, sizes.KeyStride, count, 2 * AttentionTile.Columns, busy, sizes);
-                y3 = AttentionTile.AddWeighted<T, TWarps>(Scaled(y3, kept), v, at, sizes.KeyStride, count, 3 * AttentionTile.Columns, busy, sizes);
-            }
+            sums = AttentionTile.Scaled<TBlocks>(sums, kept);
+            sums = AttentionTile.AddWeighted<T, TWarps, TBlocks>(sums, v, at, sizes.KeyStride, count, busy, sizes);
         }
 
-        long part = Grid.IdxZ * q.Length; // of the output, where that has parts
+        RowStarts outputs = default; // of this thread's rows, in the part's output
+        outputs.A = row <= last ? Grid.IdxZ * q.Length + RowStart(sequence, row, sizes) : -1;
+        outputs.B = row + 1 <= last ? Grid.IdxZ * q.Length + RowStart(sequence, row + 1, sizes) : -1;
+        outputs.C = row + 2 <= last ? Grid.IdxZ * q.Length + RowStart(sequence, row + 2, sizes) : -1;
+        outputs.D = row + 3 <= last ? Grid.IdxZ * q.Length + RowStart(sequence, row + 3, sizes) : -1;
         Float4 inverse = default;
-        inverse.X = Finish(sequence, row, last, m0, l0, part, lse, sizes);
-        inverse.Y = Finish(sequence, row + 1, last, m1, l1, part, lse, sizes);
-        inverse.Z = Finish(sequence, row + 2, last, m2, l2, part, lse, sizes);
-        inverse.W = Finish(sequence, row + 3, last, m3, l3, part, lse, sizes);
-        if (begin >= end)
+        inverse.X = Finish(m0, l0, outputs.A, lse, sizes);
+        inverse.Y = Finish(m1, l1, outputs.B, lse, sizes);
+        inverse.Z = Finish(m2, l2, outputs.C, lse, sizes);
+        inverse.W = Finish(m3, l3, outputs.D, lse, sizes);
+        if (begin < end) // else a part without keys: its lse says that it weighs nothing
         {
-            return; // a part without keys: its lse says that it weighs nothing
-        }
-
-        Write(y, sequence, row, last, part, 0, Scaled(y0, inverse), sizes);
-        if (TBlocks.Value > 1)
-        {
-            Write(y, sequence, row, last, part, AttentionTile.Columns, Scaled(y1, inverse), sizes);
-        }
-
-        if (TBlocks.Value > 2)
-        {
-            Write(y, sequence, row, last, part, 2 * AttentionTile.Columns, Scaled(y2, inverse), sizes);
-            Write(y, sequence, row, last, part, 3 * AttentionTile.Columns, Scaled(y3, inverse), sizes);
+            AttentionTile.Write<TOutput, TBlocks>(y, outputs, sums, inverse, sizes);
         }
     }
 
@@ -229,45 +212,15 @@ static class AttentionKernels
 
     static float Sum(Float4 x) => x.X + x.Y + (x.Z + x.W);
 
-    static Block4x4 Scaled(Block4x4 block, Float4 factors) => new()
-    {
-        R0 = AttentionTile.Scaled(block.R0, factors.X),
-        R1 = AttentionTile.Scaled(block.R1, factors.Y),
-        R2 = AttentionTile.Scaled(block.R2, factors.Z),
-        R3 = AttentionTile.Scaled(block.R3, factors.W),
-    };
-
     /// <summary>Writes a row's lse and returns what its sums are to be multiplied by.</summary>
-    static float Finish(Attention.Sequence sequence, int row, int last, float maximum, float total, long part, ArrayView<float> lse, AttentionSizes sizes)
+    static float Finish(float maximum, float total, long output, ArrayView<float> lse, AttentionSizes sizes)
     {
-        for (int distance = 8; distance > 0; distance >>= 1)
+        total = AttentionTile.SumOfLanes(total);
+        if (output >= 0 && Group.IdxX % 16 == 0 && lse.Length > 0)
         {
-            total += Warp.ShuffleXor(total, distance);
-        }
-
-        if (row <= last && Group.IdxX % 16 == 0 && lse.Length > 0)
-        {
-            lse[(part + RowStart(sequence, row, sizes)) / sizes.Width] = maximum * 0.69314718f + XMath.Log(total);
+            lse[output / sizes.Width] = maximum * 0.69314718f + XMath.Log(total);
         }
 
         return 1 / total;
-    }
-
-    static void Write<T>(ArrayView<T> y, Attention.Sequence sequence, int row, int last, long part, int column, Block4x4 block, AttentionSizes sizes)
-        where T : unmanaged, IElement<T>
-    {
-        Write(y, sequence, row, last, part, column, block.R0, sizes);
-        Write(y, sequence, row + 1, last, part, column, block.R1, sizes);
-        Write(y, sequence, row + 2, last, part, column, block.R2, sizes);
-        Write(y, sequence, row + 3, last, part, column, block.R3, sizes);
-    }
-
-    static void Write<T>(ArrayView<T> y, Attention.Sequence sequence, int row, int last, long part, int column, Float4 value, AttentionSizes sizes)
-        where T : unmanaged, IElement<T>
-    {
-        if (row <= last)
-        {
-            AttentionTile.Write(y, part + RowStart(sequence, row, sizes), column, value, sizes);
-        }
     }
 }

@@ -34,6 +34,12 @@ struct Block4x4
     public Float4 R0, R1, R2, R3;
 }
 
+/// <summary>A thread's share of a tile's outputs: of each 64 columns a block. Kernels for narrow heads use the first blocks only.</summary>
+struct Sums
+{
+    public Block4x4 B0, B1, B2, B3;
+}
+
 /// <summary>Where four rows begin in a tensor.</summary>
 struct RowStarts
 {
@@ -182,64 +188,153 @@ static class AttentionTile
         Put(to.SubView(12 * Stride), block.R3);
     }
 
-    /// <summary>Adds probabilities times 64 columns of x, of which the tile's columns are rows.</summary>
+    /// <summary>Adds probabilities times x, of which the tile's columns are rows.</summary>
     /// <param name="sums">What is added to.</param>
     /// <param name="x">Values, or whatever the probabilities weigh.</param>
     /// <param name="start">Where the first row begins.</param>
     /// <param name="stride">From one row to the next.</param>
     /// <param name="count">Columns of the tile.</param>
-    /// <param name="column">First of the 64 columns of x.</param>
     /// <param name="busy">Whether this warp has rows.</param>
     /// <param name="sizes">Width and alignment.</param>
-    public static Block4x4 AddWeighted<T, TWarps>(Block4x4 sums, ArrayView<T> x, long start, long stride, int count, int column, bool busy, AttentionSizes sizes)
+    public static Sums AddWeighted<T, TWarps, TBlocks>(Sums sums, ArrayView<T> x, long start, long stride, int count, bool busy, AttentionSizes sizes)
+        where T : unmanaged, IElement<T> where TWarps : unmanaged, IConstant where TBlocks : unmanaged, IConstant
+    {
+        int quads = busy ? (count + 3) / 4 : 0;
+        sums.B0 = AddWeighted<T, TWarps>(sums.B0, x, start, stride, count, 0, quads, sizes);
+        if (TBlocks.Value > 1)
+        {
+            sums.B1 = AddWeighted<T, TWarps>(sums.B1, x, start, stride, count, Columns, quads, sizes);
+        }
+
+        if (TBlocks.Value > 2)
+        {
+            sums.B2 = AddWeighted<T, TWarps>(sums.B2, x, start, stride, count, 2 * Columns, quads, sizes);
+            sums.B3 = AddWeighted<T, TWarps>(sums.B3, x, start, stride, count, 3 * Columns, quads, sizes);
+        }
+
+        return sums;
+    }
+
+    /// <summary>Multiplies each row by its factor.</summary>
+    public static Sums Scaled<TBlocks>(Sums sums, Float4 factors) where TBlocks : unmanaged, IConstant
+    {
+        sums.B0 = Scaled(sums.B0, factors);
+        if (TBlocks.Value > 1)
+        {
+            sums.B1 = Scaled(sums.B1, factors);
+        }
+
+        if (TBlocks.Value > 2)
+        {
+            sums.B2 = Scaled(sums.B2, factors);
+            sums.B3 = Scaled(sums.B3, factors);
+        }
+
+        return sums;
+    }
+
+    /// <summary>Writes the rows of this thread, each times its factor.</summary>
+    /// <param name="y">Output.</param>
+    /// <param name="starts">Where the four rows begin; negative for those past the end of the tile.</param>
+    /// <param name="sums">The rows.</param>
+    /// <param name="factors">One for each row.</param>
+    /// <param name="sizes">Width and alignment.</param>
+    public static void Write<T, TBlocks>(ArrayView<T> y, RowStarts starts, Sums sums, Float4 factors, AttentionSizes sizes)
+        where T : unmanaged, IElement<T> where TBlocks : unmanaged, IConstant
+    {
+        Write(y, starts, 0, Scaled(sums.B0, factors), sizes);
+        if (TBlocks.Value > 1)
+        {
+            Write(y, starts, Columns, Scaled(sums.B1, factors), sizes);
+        }
+
+        if (TBlocks.Value > 2)
+        {
+            Write(y, starts, 2 * Columns, Scaled(sums.B2, factors), sizes);
+            Write(y, starts, 3 * Columns, Scaled(sums.B3, factors), sizes);
+        }
+    }
+
+    /// <summary>Four elements from <paramref name="at"/> on, of which <paramref name="left"/> lie within the row; zeros past its end.</summary>
+    public static Float4 Read<T>(ArrayView<T> x, long at, int left, AttentionSizes sizes) where T : unmanaged, IElement<T> =>
+        sizes.Aligned != 0 ? Quads.Load(x, at >> 2) : Elements(x, at, left);
+
+    /// <summary>Writes what <see cref="Read"/> with the same numbers would read.</summary>
+    public static void Write<T>(ArrayView<T> y, long at, int left, Float4 value, AttentionSizes sizes) where T : unmanaged, IElement<T>
+    {
+        if (sizes.Aligned != 0)
+        {
+            Quads.Store(y, at >> 2, value);
+            return;
+        }
+
+        y[at] = T.Narrow(value.X);
+        if (left > 1)
+        {
+            y[at + 1] = T.Narrow(value.Y);
+        }
+
+        if (left > 2)
+        {
+            y[at + 2] = T.Narrow(value.Z);
+        }
+
+        if (left > 3)
+        {
+            y[at + 3] = T.Narrow(value.W);
+        }
+    }
+
+    /// <summary>sum + factor · x.</summary>
+    public static Float4 Add(Float4 sum, float factor, Float4 x) =>
+        new() { X = Intrinsics.Fma(factor, x.X, sum.X), Y = Intrinsics.Fma(factor, x.Y, sum.Y), Z = Intrinsics.Fma(factor, x.Z, sum.Z), W = Intrinsics.Fma(factor, x.W, sum.W) };
+
+    /// <summary>The sum over the 16 lanes that share a row.</summary>
+    public static float SumOfLanes(float x)
+    {
+        for (int distance = 8; distance > 0; distance >>= 1)
+        {
+            x += Warp.ShuffleXor(x, distance);
+        }
+
+        return x;
+    }
+
+    static Block4x4 AddWeighted<T, TWarps>(Block4x4 sums, ArrayView<T> x, long start, long stride, int count, int column, int quads, AttentionSizes sizes)
         where T : unmanaged, IElement<T> where TWarps : unmanaged, IConstant
     {
         Group.Barrier(); // whoever read the columns is done
         LoadColumns<T, TWarps>(x, start, stride, count, column, sizes);
         Group.Barrier(); // columns and probabilities are in
-        return Multiply<TWarps>(sums, busy ? (count + 3) / 4 : 0);
+        return Multiply<TWarps>(sums, quads);
     }
 
-    /// <summary>Writes a block of the output, the last columns of a width that is no multiple of four one by one.</summary>
-    public static void Write<T>(ArrayView<T> y, long row, int column, Float4 value, AttentionSizes sizes) where T : unmanaged, IElement<T>
+    static Block4x4 Scaled(Block4x4 block, Float4 factors) => new()
     {
-        int at = column + 4 * (Group.IdxX % 16), left = sizes.Width - at;
-        if (left <= 0)
-        {
-            return;
-        }
+        R0 = Scaled(block.R0, factors.X),
+        R1 = Scaled(block.R1, factors.Y),
+        R2 = Scaled(block.R2, factors.Z),
+        R3 = Scaled(block.R3, factors.W),
+    };
 
-        if (sizes.Aligned != 0)
-        {
-            Quads.Store(y, (row + at) >> 2, value);
-            return;
-        }
+    static Float4 Scaled(Float4 x, float factor) => new() { X = x.X * factor, Y = x.Y * factor, Z = x.Z * factor, W = x.W * factor };
 
-        y[row + at] = T.Narrow(value.X);
-        if (left > 1)
-        {
-            y[row + at + 1] = T.Narrow(value.Y);
-        }
-
-        if (left > 2)
-        {
-            y[row + at + 2] = T.Narrow(value.Z);
-        }
-
-        if (left > 3)
-        {
-            y[row + at + 3] = T.Narrow(value.W);
-        }
+    static void Write<T>(ArrayView<T> y, RowStarts starts, int column, Block4x4 block, AttentionSizes sizes) where T : unmanaged, IElement<T>
+    {
+        WriteRow(y, starts.A, column, block.R0, sizes);
+        WriteRow(y, starts.B, column, block.R1, sizes);
+        WriteRow(y, starts.C, column, block.R2, sizes);
+        WriteRow(y, starts.D, column, block.R3, sizes);
     }
 
-    public static Float4 Scaled(Float4 x, float factor) => new() { X = x.X * factor, Y = x.Y * factor, Z = x.Z * factor, W = x.W * factor };
-
-    /// <summary>factor · x + sum.</summary>
-    public static Float4 Add(Float4 sum, float factor, Float4 x) => AddRow(sum, factor, x);
-
-    /// <summary>Four elements from <paramref name="at"/> on, of which <paramref name="left"/> lie within the row; zeros past its end.</summary>
-    public static Float4 Read<T>(ArrayView<T> x, long at, int left, AttentionSizes sizes) where T : unmanaged, IElement<T> =>
-        sizes.Aligned != 0 ? Quads.Load(x, at >> 2) : Elements(x, at, left);
+    static void WriteRow<T>(ArrayView<T> y, long start, int column, Float4 value, AttentionSizes sizes) where T : unmanaged, IElement<T>
+    {
+        int at = column + 4 * (Group.IdxX % 16);
+        if (start >= 0 && at < sizes.Width)
+        {
+            Write(y, start + at, sizes.Width - at, value, sizes);
+        }
+    }
 
     static void Put(ArrayView<float> row, Float4 value)
     {
@@ -302,8 +397,5 @@ static class AttentionTile
         Intrinsics.Fma(a.W, b.W, Intrinsics.Fma(a.Z, b.Z, Intrinsics.Fma(a.Y, b.Y, Intrinsics.Fma(a.X, b.X, sum))));
 
     static Float4 AddRows(Float4 sums, Float4 a, Float4 b0, Float4 b1, Float4 b2, Float4 b3) =>
-        AddRow(AddRow(AddRow(AddRow(sums, a.X, b0), a.Y, b1), a.Z, b2), a.W, b3);
-
-    static Float4 AddRow(Float4 sums, float a, Float4 b) =>
-        new() { X = Intrinsics.Fma(a, b.X, sums.X), Y = Intrinsics.Fma(a, b.Y, sums.Y), Z = Intrinsics.Fma(a, b.Z, sums.Z), W = Intrinsics.Fma(a, b.W, sums.W) };
+        Add(Add(Add(Add(sums, a.X, b0), a.Y, b1), a.Z, b2), a.W, b3);
 }

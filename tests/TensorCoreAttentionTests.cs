@@ -58,6 +58,33 @@ public class TensorCoreAttentionTests
         Assert.True(error > 0 || name == "one token", "tensor cores round to bfloat16");
     }
 
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void Backward_matchesTheHostInDouble(string name)
+    {
+        using var run = new Run(Named(name), 2);
+        run.Forward();
+        run.Backward();
+        run.CloseGradients(1e-2);
+    }
+
+    [Theory]
+    [InlineData(16)]
+    [InlineData(48)]
+    [InlineData(64)]
+    [InlineData(96)]
+    [InlineData(128)]
+    [InlineData(256)]
+    public void Print(int width)
+    {
+        using var run = new Run(new Case("x", 1, 1, width, 0, [0, 128, 0, 128]), 1);
+        run.Device.Log = [];
+        run.Forward();
+        run.Backward();
+        foreach (var l in run.Device.Log) Console.WriteLine(l.Shape + " " + l.Counters!.Report() + $" shared bytes {l.Counters.SharedBytes} /128 {l.Counters.SharedBytes/128.0}");
+        File.WriteAllText($"/tmp/attn-tc-{width}.ptx", ((IlgpuPeft.PtxEmulator.EmulatedKernel)run.Device.Compiled.Last(x => x.Name == "TensorCoreAttention.ForwardKernel").Kernel).Ptx);
+    }
+
     static Case Named(string name) => All.Single(c => c.Name == name);
 
     sealed class Run : IDisposable
@@ -76,6 +103,7 @@ public class TensorCoreAttentionTests
             inputs[0] = [.. inputs[0].Select(x => scale * x)];
             (q, k, v, dy, table) = (oracle.Put(inputs[0]), oracle.Put(inputs[1]), oracle.Put(inputs[2]), oracle.Put(inputs[3]), oracle.Put(c.Table));
             (Y, Lse) = (oracle.Output(query), oracle.OutputParameter((long)c.Queries * c.Heads));
+            (DQuery, DKey, DValue) = (oracle.Output(query), oracle.Output(key), oracle.Output(key));
             hostInputs = [.. inputs.Select(host.Put)];
             (hostY, hostLse) = (host.Output(query), host.Output((long)c.Queries * c.Heads));
             host.Backend.AttentionForward(c.Shape, hostInputs[0], hostInputs[1], hostInputs[2], host.Put(c.Table), hostY, hostLse);
@@ -89,11 +117,29 @@ public class TensorCoreAttentionTests
 
         public Slice Lse { get; }
 
+        public Slice DQuery { get; }
+
+        public Slice DKey { get; }
+
+        public Slice DValue { get; }
+
         public double[] ExpectedY => host.Get(hostY);
 
         public double[] ExpectedLse => host.Get(hostLse);
 
         public void Forward() => TensorCoreAttention.Forward(Device, Case.Shape, q, k, v, table, Y, Lse);
+
+        public void Backward() => TensorCoreAttention.Backward(Device, scratch, Case.Shape, dy, q, k, v, table, Y, Lse, DQuery, DKey, DValue);
+
+        public void CloseGradients(double tolerance)
+        {
+            Slice dq = host.Output(DQuery.Length), dk = host.Output(DKey.Length), dv = host.Output(DValue.Length);
+            host.Backend.AttentionBackward(Case.Shape, hostInputs[3], hostInputs[0], hostInputs[1], hostInputs[2], host.Put(Case.Table), hostY, hostLse, dq, dk, dv);
+            foreach (var (expected, actual, what) in new[] { (dv, DValue, "dv"), (dq, DQuery, "dq"), (dk, DKey, "dk") })
+            {
+                try { Close(host.Get(expected), actual, tolerance, what); } catch (Exception e) { Console.WriteLine(Case.Name + e.Message.Split((char)10)[0]); throw; }
+            }
+        }
 
         public double[] Get(Slice slice) => oracle.Get(slice);
 

@@ -101,4 +101,22 @@ static class AttentionTile
     /// <param name="address">Of the lane's first row.</param>
     [IntrinsicImplementation]
     public static void StoreRows<TRows>(TRows rows, uint address) where TRows : unmanaged => throw new NotSupportedException();
+
+    /// <summary>p · (dp - shift of the row), in place.</summary>
+    [IntrinsicImplementation]
+    public static TScores Differences<TScores, TRows>(TScores dp, TScores p, TRows shift) where TScores : unmanaged where TRows : unmanaged =>
+        throw new NotSupportedException();
+
+    /// <summary>2^(factor · score - shift of the column), in place.</summary>
+    /// <param name="scores">[16·R, n].</param>
+    /// <param name="shifts">In shared memory the float of the lane's first column; others follow.</param>
+    /// <param name="factor">Factor on scores.</param>
+    /// <param name="rowBlocks">R. A constant.</param>
+    [IntrinsicImplementation]
+    public static TScores ColumnExponentials<TScores>(TScores scores, uint shifts, float factor, int rowBlocks) where TScores : unmanaged =>
+        throw new NotSupportedException();
+
+    /// <summary>p · (dp - shift of the column), in place; shifts as in <see cref="ColumnExponentials"/>.</summary>
+    [IntrinsicImplementation]
+    public static TScores ColumnDifferences<TScores>(TScores dp, TScores p, uint shifts, int rowBlocks) where TScores : unmanaged => throw new NotSupportedException();
 }

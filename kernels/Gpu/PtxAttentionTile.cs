@@ -231,6 +231,41 @@ static class PtxAttentionTile
         }
     }
 
+    public static void Differences(PTXBackend backend, PTXCodeGenerator generator, Value value)
+    {
+        var call = (MethodCall)value;
+        string[] p = Names(generator, call[1]), shift = Names(generator, call[2]), dp = InPlace(generator, value);
+        using var text = new PtxBlock(generator);
+        for (int i = 0; i < dp.Length; i++)
+        {
+            text.Line($"sub.f32 {dp[i]}, {dp[i]}, {shift[Row(i, dp.Length, shift.Length)]};");
+            text.Line($"mul.f32 {dp[i]}, {dp[i]}, {p[i]};");
+        }
+    }
+
+    public static void ColumnExponentials(PTXBackend backend, PTXCodeGenerator generator, Value value)
+    {
+        var call = (MethodCall)value;
+        string shifts = Register(generator, call[1]), factor = Register(generator, call[2]);
+        ByColumn(generator, value, shifts, Constant(call[3]), (text, score, _, shift) =>
+        {
+            text.Line($"mul.f32 {score}, {score}, {factor};");
+            text.Line($"sub.f32 {score}, {score}, {shift};");
+            text.Line($"ex2.approx.ftz.f32 {score}, {score};");
+        });
+    }
+
+    public static void ColumnDifferences(PTXBackend backend, PTXCodeGenerator generator, Value value)
+    {
+        var call = (MethodCall)value;
+        string[] p = Names(generator, call[1]);
+        ByColumn(generator, value, Register(generator, call[2]), Constant(call[3]), (text, dp, i, shift) =>
+        {
+            text.Line($"sub.f32 {dp}, {dp}, {shift};");
+            text.Line($"mul.f32 {dp}, {dp}, {p[i]};");
+        });
+    }
+
     /// <summary>Multiplies fragments a of every row block with the two right operands that one ldmatrix gave, column tiles <paramref name="tile"/> and the next.</summary>
     static void TwoColumnTiles(PtxBlock text, string[] sums, int tile, int rowBlocks)
     {
@@ -266,6 +301,24 @@ static class PtxAttentionTile
         for (int i = 0; i < rows.Length; i++)
         {
             append(text, rows[i], [.. operands.Select(operand => operand[i])]);
+        }
+    }
+
+    /// <summary>Changes each score, given its index and the shift of its column: of two columns at a time, which are next to each other in shared memory.</summary>
+    static void ByColumn(PTXCodeGenerator generator, Value value, string shifts, int rowBlocks, Action<PtxBlock, string, int, string> append)
+    {
+        string[] scores = InPlace(generator, value);
+        int count = scores.Length / rowBlocks;
+        using var text = new PtxBlock(generator);
+        text.Line(".reg .f32 shift<2>;");
+        for (int tile = 0; tile < count; tile += 4)
+        {
+            text.Line($"ld.shared.v2.f32 {List("shift", 0, 2)}, [{shifts}+{8 * tile}];");
+            for (int i = 0; i < 4 * rowBlocks; i++)
+            {
+                int at = i / 4 * count + tile + i % 4;
+                append(text, scores[at], at, $"shift{i % 2}");
+            }
         }
     }
 

@@ -55,11 +55,13 @@ static class SharedTile
     public static void Load<TUnit, TCopy>(ArrayView<Word4> shared, int tile, int tileRows, int width, ArrayView<TUnit> source, long start, int stride, int rows, int columns)
         where TUnit : unmanaged where TCopy : ITileCopy<TUnit>
     {
-        for (int i = Group.IdxX; i < tileRows * (width / Chunk); i += Group.DimX)
+        int chunks = width / Chunk, step = Group.DimX / chunks, chunk = Group.IdxX % chunks, row = Group.IdxX / chunks; // a thread keeps to one chunk of every row
+        int count = IntrinsicMath.Clamp(columns - chunk * Chunk, 0, Chunk);
+        long at = start + (long)row * stride + chunk * Chunk;
+        for (row = row < step ? row : tileRows; row < tileRows; row += step)
         {
-            int row = i / (width / Chunk), chunk = i % (width / Chunk);
-            int count = row < rows ? IntrinsicMath.Clamp(columns - chunk * Chunk, 0, Chunk) : 0;
-            TCopy.Load(source, count > 0 ? start + (long)row * stride + chunk * Chunk : 0, count, shared, tile + Place(row, chunk, width));
+            TCopy.Load(source, at, row < rows ? count : 0, shared, tile + Place(row, chunk, width));
+            at += (long)step * stride;
         }
     }
 

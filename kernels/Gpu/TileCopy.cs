@@ -8,6 +8,9 @@ interface ITileCopy<TUnit> where TUnit : unmanaged
     /// <summary>Copies <paramref name="count"/> values from element <paramref name="at"/> on to a chunk of shared memory, whose rest becomes zero.</summary>
     static abstract void Load(ArrayView<TUnit> source, long at, int count, ArrayView<Word4> shared, int chunk);
 
+    /// <summary>The <paramref name="count"/> values from element <paramref name="at"/> on, then zeros; <paramref name="count"/> is positive.</summary>
+    static abstract Word4 Read(ArrayView<TUnit> source, long at, int count);
+
     /// <summary>Writes the first <paramref name="count"/> values of a chunk.</summary>
     static abstract void Store(ArrayView<TUnit> destination, long at, int count, Word4 values);
 }
@@ -30,13 +33,17 @@ struct ChunkCopy : ITileCopy<Word4>
     public static void Load(ArrayView<Word4> source, long at, int count, ArrayView<Word4> shared, int chunk) =>
         Intrinsics.CopyAsync16(Intrinsics.SharedAddress(ref shared[chunk]), ref source[at / SharedTile.Chunk], 2 * count);
 
+    public static Word4 Read(ArrayView<Word4> source, long at, int count) => source[at / SharedTile.Chunk];
+
     public static void Store(ArrayView<Word4> destination, long at, int count, Word4 values) => destination[at / SharedTile.Chunk] = values;
 }
 
 /// <summary>Value by value: for rows of any width.</summary>
 struct ElementCopy : ITileCopy<ushort>
 {
-    public static void Load(ArrayView<ushort> source, long at, int count, ArrayView<Word4> shared, int chunk) => shared[chunk] = new Word4
+    public static void Load(ArrayView<ushort> source, long at, int count, ArrayView<Word4> shared, int chunk) => shared[chunk] = Read(source, at, count);
+
+    public static Word4 Read(ArrayView<ushort> source, long at, int count) => new()
     {
         X = Two(source, at, count),
         Y = Two(source, at + 2, count - 2),

@@ -15,7 +15,7 @@ using ILGPU;
 namespace IlgpuPeft.Kernels;
 
 /// <summary>Attention over bfloat16 on devices with <see cref="KernelDevice.HasTensorCores"/>.</summary>
-static class TensorCoreAttention
+static partial class TensorCoreAttention
 {
     const int Warps = 4;
 
@@ -25,7 +25,7 @@ static class TensorCoreAttention
     /// <inheritdoc cref="Backend.AttentionForward" />
     public static void Forward(KernelDevice device, AttentionShape shape, Slice q, Slice k, Slice v, Slice sequences, Slice y, Slice lse)
     {
-        var run = new Run(device, new AttentionCall(shape, q, k), q, k, v, sequences, y, lse);
+        var run = new ForwardRun(device, new AttentionCall(shape, q, k), q, k, v, sequences, y, lse);
         switch (shape.HeadWidth)
         {
             case <= 16:
@@ -55,7 +55,7 @@ static class TensorCoreAttention
         }
     }
 
-    readonly record struct Run(KernelDevice Device, AttentionCall Call, Slice Q, Slice K, Slice V, Slice Sequences, Slice Y, Slice Lse)
+    readonly record struct ForwardRun(KernelDevice Device, AttentionCall Call, Slice Q, Slice K, Slice V, Slice Sequences, Slice Y, Slice Lse)
     {
         public void Launch<TOutput, TScores, TRows>() where TOutput : unmanaged where TScores : unmanaged where TRows : unmanaged
         {
@@ -75,12 +75,12 @@ static class TensorCoreAttention
             int width = WarpTile<TOutput, TScores, TRows>.Width, columns = WarpTile<TOutput, TScores, TRows>.Columns, rows = Warps * WarpTile<TOutput, TScores, TRows>.Rows;
             long tiles = SequenceTile.Bound(Call.Queries, rows, Sequences.Length / 4);
             var shape = new LaunchShape(new Index3D(checked((int)tiles), Call.Heads, 1), 32 * Warps, 2 * width * (rows + 4 * columns) + 4 * rows);
-            Device.Launch(Kernel<TOutput, TScores, TRows, TUnit, TCopy>, shape, Device.Buffers.View<TUnit>(Q), Device.Buffers.View<TUnit>(K), Device.Buffers.View<TUnit>(V),
+            Device.Launch(ForwardKernel<TOutput, TScores, TRows, TUnit, TCopy>, shape, Device.Buffers.View<TUnit>(Q), Device.Buffers.View<TUnit>(K), Device.Buffers.View<TUnit>(V),
                 Device.Buffers.View<int>(Sequences), Device.Buffers.View<TUnit>(Y), Device.Buffers.View<float>(Lse), Call);
         }
     }
 
-    static void Kernel<TOutput, TScores, TRows, TUnit, TCopy>(ArrayView<TUnit> q, ArrayView<TUnit> k, ArrayView<TUnit> v, ArrayView<int> sequences, ArrayView<TUnit> y,
+    static void ForwardKernel<TOutput, TScores, TRows, TUnit, TCopy>(ArrayView<TUnit> q, ArrayView<TUnit> k, ArrayView<TUnit> v, ArrayView<int> sequences, ArrayView<TUnit> y,
         ArrayView<float> lse, AttentionCall call)
         where TOutput : unmanaged where TScores : unmanaged where TRows : unmanaged where TUnit : unmanaged where TCopy : ITileCopy<TUnit>
     {

@@ -94,6 +94,7 @@ sealed partial class KernelDevice
         configure(builder);
         builder.EnableAlgorithms();
         PtxIntrinsics.Register(builder, typeof(Intrinsics), typeof(PtxIntrinsics));
+        PtxIntrinsics.Register(builder, typeof(AttentionTile), typeof(PtxAttentionTile));
     });
 
     /// <summary>The launcher of a kernel, compiled at its first use.</summary>

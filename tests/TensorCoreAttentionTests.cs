@@ -1,5 +1,4 @@
 using IlgpuPeft.Kernels;
-using IlgpuPeft.PtxEmulator;
 using Xunit;
 
 namespace IlgpuPeft.Tests;

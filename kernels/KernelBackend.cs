@@ -106,11 +106,11 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
 
     /// <inheritdoc />
     public override void AttentionForward(AttentionShape shape, Slice q, Slice k, Slice v, Slice sequences, Slice y, Slice lse) =>
-        AttentionKernels.Forward<T>(Device, scratch, shape, q, k, v, sequences, y, lse);
+        AttentionKernels.Forward<T>(Device, scratch, UsesTensorCores, shape, q, k, v, sequences, y, lse);
 
     /// <inheritdoc />
     public override void AttentionBackward(AttentionShape shape, Slice dy, Slice q, Slice k, Slice v, Slice sequences, Slice y, Slice lse, Slice dq, Slice dk, Slice dv) =>
-        throw Missing();
+        AttentionBackwardKernels.Backward<T>(Device, scratch, UsesTensorCores, shape, dy, q, k, v, sequences, y, lse, dq, dk, dv);
 
     /// <inheritdoc />
     public override void SwiGluForward(Slice gate, Slice up, Slice y) => SwiGluKernels.Forward<T>(Device, gate, up, y);

@@ -112,7 +112,7 @@ public static class Ladder
     {
         using ScratchBuffers scratch = new(device);
         AttentionShape shape = new(1, 1, AttentionProblem.Width, AttentionProblem.Scale);
-        AttentionKernels.Forward<T>(device, scratch, shape, q, k, v, problem.Sequences, y, default);
+        AttentionKernels.Forward<T>(device, scratch, T.Type == DType.BF16, shape, q, k, v, problem.Sequences, y, default);
     }
 }
 

@@ -11,6 +11,9 @@ var verbs = new SortedDictionary<string, Action<string[]>>
     ["emulator"] = _ => EmulatorBenchmark.Run(),
     ["make-model"] = RandomModels.Make,
     ["ops"] = _ => OpsBenchmark.Run(),
+    ["device"] = DeviceBenchmark.Run,
+    ["kernels"] = KernelResources.Run,
+    ["outputs"] = OutputsCheck.Run,
 };
 
 if (args.Length == 0 || !verbs.TryGetValue(args[0], out var run))

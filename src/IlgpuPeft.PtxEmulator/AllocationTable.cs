@@ -12,7 +12,8 @@ sealed record Allocation(ulong Start, ulong Length, int Id)
 }
 
 /// <summary>The device's memory: every allocation by address.</summary>
-sealed unsafe class AllocationTable : IDisposable
+/// <param name="capacity">Bytes that may be allocated at a time.</param>
+sealed unsafe class AllocationTable(long capacity = long.MaxValue) : IDisposable
 {
     /// <summary>Bytes of freed memory that are kept out of use.</summary>
     const long Quarantine = 64L << 20;
@@ -22,10 +23,20 @@ sealed unsafe class AllocationTable : IDisposable
     readonly Lock gate = new();
     long freedBytes;
     int nextId;
+    long used;
 
+    /// <summary>Bytes that may still be allocated.</summary>
+    public long FreeBytes => capacity - Volatile.Read(ref used);
+
+    /// <exception cref="OutOfMemoryException">The device's memory is smaller than what is asked for and held.</exception>
     public Allocation Allocate(long bytes)
     {
         ulong length = (ulong)Math.Max(0, bytes);
+        if (Interlocked.Add(ref used, (long)length) > capacity)
+        {
+            Interlocked.Add(ref used, -(long)length);
+            throw new OutOfMemoryException($"PtxEmulator: an allocation of {length} bytes does not fit: {FreeBytes} of {capacity} bytes are free.");
+        }
         var memory = System.Runtime.InteropServices.NativeMemory.AlignedAlloc((nuint)Math.Max(1, length), 256);
         lock (gate)
         {
@@ -45,6 +56,7 @@ sealed unsafe class AllocationTable : IDisposable
 
     public void Free(Allocation allocation)
     {
+        Interlocked.Add(ref used, -(long)allocation.Length);
         lock (gate)
         {
             allocation.Freed = true;

@@ -26,7 +26,7 @@ public sealed class PtxEmulatorDevice : Device
         MaxConstantMemory = 64 * 1024;
         NumMultiprocessors = Multiprocessors;
         MaxNumThreadsPerMultiprocessor = 2048;
-        MemorySize = 1L << 33;
+        MemorySize = this.options.MemoryBytes;
         Capabilities = new CudaCapabilityContext(CudaArchitecture.SM_80);
     }
 

@@ -1,0 +1,145 @@
+using System.Collections.Concurrent;
+using System.Runtime.CompilerServices;
+using ILGPU;
+using ILGPU.Backends.EntryPoints;
+using ILGPU.Backends.PTX;
+using ILGPU.Runtime;
+using ILGPU.Runtime.Cuda;
+using IlgpuPeft.PtxEmulator;
+
+namespace IlgpuPeft.Kernels;
+
+/// <summary>
+/// One ILGPU accelerator with the kernels that were compiled for it. Compiling takes tens of milliseconds a kernel, so a device that a backend gives back serves
+/// the next backend of the same name in this process. Used by one thread at a time.
+/// </summary>
+sealed partial class KernelDevice
+{
+    static readonly ConcurrentDictionary<string, ConcurrentBag<KernelDevice>> Idle = [];
+
+    readonly Dictionary<(Delegate Kernel, int Group), Delegate> launchers = [];
+    readonly List<(string Name, Kernel Kernel)> compiled = [];
+    bool failed;
+
+    internal KernelDevice(string name, Accelerator accelerator, int maxSharedBytes)
+    {
+        Name = name;
+        Accelerator = accelerator;
+        MaxSharedBytes = maxSharedBytes;
+        Stream = accelerator is CudaAccelerator cuda ? cuda.CreateStream(StreamFlags.CU_STREAM_NON_BLOCKING) : accelerator.DefaultStream;
+        Buffers = new DeviceBuffers(accelerator, Stream);
+        Transfers = new HostTransfers(accelerator, Stream, Buffers);
+        HasTensorCores = accelerator.Capabilities is CudaCapabilityContext && (accelerator is not CudaAccelerator gpu || gpu.Architecture >= CudaArchitecture.SM_80);
+    }
+
+    /// <summary>The name that <see cref="Device.Open"/> took.</summary>
+    public string Name { get; }
+
+    public Accelerator Accelerator { get; }
+
+    public AcceleratorStream Stream { get; }
+
+    public DeviceBuffers Buffers { get; }
+
+    public HostTransfers Transfers { get; }
+
+    /// <summary>Whether the device runs PTX of sm_80: bfloat16 matrix multiplies, <c>ldmatrix</c> and <c>cp.async</c>.</summary>
+    public bool HasTensorCores { get; }
+
+    /// <summary>Shared memory that a group may ask for at launch, in bytes.</summary>
+    public int MaxSharedBytes { get; }
+
+    /// <summary>Kernels launched so far.</summary>
+    public long Launches { get; private set; }
+
+    /// <summary>Where launches are noted, or null.</summary>
+    public List<KernelLaunch>? Log { get; set; }
+
+    /// <summary>The kernels compiled so far, by class and method.</summary>
+    public IReadOnlyList<(string Name, Kernel Kernel)> Compiled => compiled;
+
+    /// <summary>An idle device of that name, or a new one.</summary>
+    /// <exception cref="ArgumentException">There is no such device here; the message says what was looked for.</exception>
+    public static KernelDevice Rent(string name) => Idle.TryGetValue(name, out var idle) && idle.TryTake(out var device) ? device : KernelDevices.Open(name);
+
+    /// <summary>Leaves the device to the next backend, unless a launch failed: a GPU refuses all work after that. All its memory must be freed.</summary>
+    public void Return()
+    {
+        Log = null;
+        if (failed)
+        {
+            Transfers.Dispose();
+            Accelerator.Dispose();
+            Accelerator.Context.Dispose();
+            return;
+        }
+
+        Idle.GetOrAdd(Name, _ => []).Add(this);
+    }
+
+    /// <summary>The launcher of a kernel, compiled at its first use.</summary>
+    TLauncher Prepare<TLauncher>(Delegate kernel, LaunchShape shape) where TLauncher : Delegate
+    {
+        if (launchers.TryGetValue((kernel, shape.Group), out var found))
+        {
+            return (TLauncher)found;
+        }
+
+        var loaded = Load(kernel, shape.Group);
+        var launcher = loaded.CreateLauncherDelegate<TLauncher>();
+        launchers.Add((kernel, shape.Group), launcher);
+        compiled.Add((Operation(kernel), loaded));
+        return launcher;
+    }
+
+    Kernel Load(Delegate kernel, int group)
+    {
+        string what = $"{Operation(kernel)} on {Name}";
+        ILGPU.Backends.CompiledKernel code;
+        try
+        {
+            code = Accelerator.CompileKernel(EntryPointDescription.FromExplicitlyGroupedKernel(kernel.Method), new KernelSpecialization(group, null));
+        }
+        catch (Exception cause)
+        {
+            throw new KernelException($"{what}: ILGPU could not compile the kernel for {Accelerator.Name} in groups of {group} threads: {cause.GetBaseException().Message}", cause);
+        }
+
+        try
+        {
+            var loaded = Accelerator.LoadKernel(code);
+            if (loaded is CudaKernel cuda)
+            {
+                CudaDriver.AllowAllShared(cuda, MaxSharedBytes);
+            }
+
+            return loaded;
+        }
+        catch (Exception cause)
+        {
+            string log = Accelerator is CudaAccelerator cuda && code is PTXCompiledKernel ptx ? $" The driver's log:\n{CudaDriver.LoadLog(cuda, ptx.PTXAssembly)}" : "";
+            throw new KernelException($"{what}: {Accelerator.Name} refused the kernel: {cause.GetBaseException().Message}.{log}", cause);
+        }
+    }
+
+    void Note(Delegate kernel, LaunchShape shape)
+    {
+        Launches++;
+        Log?.Add(new KernelLaunch(Operation(kernel), shape, (Accelerator as PtxEmulatorAccelerator)?.LastLaunch));
+    }
+
+    KernelException Failed(Delegate kernel, LaunchShape shape, ITuple arguments, Exception cause)
+    {
+        failed = true;
+        var shown = Enumerable.Range(0, arguments.Length).Select(i => arguments[i] is IArrayView view ? $"[{view.Length}]" : $"{arguments[i]}");
+        return new($"{Operation(kernel)} on {Name}: the launch of {shape} with ({string.Join(", ", shown)}) failed: {cause.GetBaseException().Message}", cause);
+    }
+
+    static string Operation(Delegate kernel) => $"{kernel.Method.DeclaringType!.Name}.{kernel.Method.Name}";
+}
+
+/// <summary>One launch, as <see cref="KernelDevice.Log"/> notes it.</summary>
+/// <param name="Kernel">Class and method.</param>
+/// <param name="Shape">Groups and threads.</param>
+/// <param name="Counters">What the emulator counted; null on other devices.</param>
+sealed record KernelLaunch(string Kernel, LaunchShape Shape, LaunchCounters? Counters);

@@ -15,6 +15,7 @@ public sealed class PtxEmulatorPipelineTests
         Assert.Contains("O2", Assert.Throws<ArgumentException>(() => fast.CreatePtxEmulator()).Message);
     }
 
+    /// <summary>Sums what the first four elements were before it overwrites them: 1 + 2 + 3 + 4.</summary>
     static void LoadThenStore(ArrayView<int> data)
     {
         int sum = 0;
@@ -39,6 +40,30 @@ public sealed class PtxEmulatorPipelineTests
             return data.GetAsArray1D()[4];
         }
         Assert.Equal(10, Run(OptimizationLevel.O1, stock: false));
+        Assert.Equal(10, Run(OptimizationLevel.O1, stock: true));
+        // Each load has sunk below the store to its element and reads 5.
         Assert.Equal(20, Run(OptimizationLevel.O2, stock: true));
+    }
+
+    static void BranchOnAtomic(ArrayView<int> data)
+    {
+        if (Atomic.Add(ref data[0], 1) < 5)
+            data[1 + Group.IdxX] = 7;
+    }
+
+    [Fact]
+    public void Stock_O2_promises_that_lanes_agree_where_they_do_not_and_the_safe_pipeline_does_not()
+    {
+        int[] Run(OptimizationLevel level, bool stock)
+        {
+            using var local = Context.Create(builder => builder.Optimize(level));
+            using var emulator = local.CreatePtxEmulator(new PtxEmulatorOptions { StockPipeline = stock });
+            using var data = emulator.Allocate1D<int>(33);
+            data.MemSetToZero();
+            emulator.LoadStreamKernel<ArrayView<int>>(BranchOnAtomic)(new KernelConfig(1, 32), data.View);
+            return data.GetAsArray1D();
+        }
+        Assert.Equal(5, Run(OptimizationLevel.O1, stock: false).Count(value => value == 7));
+        Assert.Contains("bra.uni promises", Assert.Throws<PtxEmulatorException>(() => Run(OptimizationLevel.O2, stock: true)).Message);
     }
 }

@@ -14,7 +14,8 @@ abstract class AtomicInstruction : Instruction
 
 /// <summary>`atom` and `red`: lanes act one after the other in ascending order, warps and blocks in theirs.</summary>
 sealed unsafe class AtomicInstruction<T>(
-    Space space, bool ordered, Register? d, Register start, long offset, Register a, Register? b, Func<T, T, T, T> operation, Func<T, T, T, T> inGlobal)
+    Space space, bool ordered, Register? d, Register start, long offset, Register a, Register? b, Func<T, T, T, T> operation,
+    Func<T, T, T, T> inGlobal)
     : AtomicInstruction where T : unmanaged
 {
     public override bool DependsOnOrder => ordered && space != Space.Shared;
@@ -47,13 +48,14 @@ sealed unsafe class AtomicInstruction<T>(
         shape.Fit(addresses, mask, sizeof(T));
         MemoryAccess.Check(warp, part, shape, addresses, mask, sizeof(T), ref last);
         MemoryAccess.Count(warp, part, shape, addresses, mask, sizeof(T), store: true);
+        var apply = part == Space.Global ? inGlobal : operation;
         T* x = (T*)(warp.Registers + a.Slot), y = (T*)(warp.Registers + (b ?? a).Slot);
         for (uint rest = mask; rest != 0; rest &= rest - 1)
         {
             int lane = BitOperations.TrailingZeroCount(rest);
             if (part == Space.Shared && warp.Block.Shared.ReadModifyWrite(warp, lane, addresses[lane], sizeof(T)) is { } problem)
                 throw PtxEmulatorException.At(warp, lane, problem, addresses[lane]);
-            T old = Update(part == Space.Global ? inGlobal : operation, ref *(T*)MemoryAccess.Pointer(warp, part, addresses[lane], lane), x[lane], y[lane]);
+            T old = Update(apply, ref *(T*)MemoryAccess.Pointer(warp, part, addresses[lane], lane), x[lane], y[lane]);
             if (d != null)
                 ((T*)(warp.Registers + d.Slot))[lane] = old;
         }

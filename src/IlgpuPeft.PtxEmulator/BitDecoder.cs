@@ -100,8 +100,7 @@ static class BitDecoder
         if (c.TakeType() != PtxType.U32)
             throw c.Unknown();
         uint table = (uint)c.Literal(4);
-        return new Map<uint, uint, uint, uint>(
-            InstructionClass.Integer, c.Destination(0, 4), c.Source(1, 4), c.Source(2, 4), c.Source(3, 4), (x, y, z) => Integers.Lookup3(x, y, z, table));
+        return Words(c, (x, y, z) => Integers.Lookup3(x, y, z, table));
     }
 
     /// <summary>`prmt`: without a mode four selectors pick a byte each; the modes make the selectors from the low bits of one number.</summary>
@@ -123,9 +122,12 @@ static class BitDecoder
             ? by
             : selector(by & 3, 0) | (selector(by & 3, 1) << 4) | (selector(by & 3, 2) << 8) | (selector(by & 3, 3) << 12);
 
-        return new Map<uint, uint, uint, uint>(InstructionClass.Integer, c.Destination(0, 4), c.Source(1, 4), c.Source(2, 4), c.Source(3, 4), (low, high, by) =>
-            Integers.Permute(low, high, Selectors(by)));
+        return Words(c, (low, high, by) => Integers.Permute(low, high, Selectors(by)));
     }
+
+    /// <summary>A function of three words.</summary>
+    public static Map<uint, uint, uint, uint> Words(DecodeContext c, Func<uint, uint, uint, uint> function) =>
+        new(InstructionClass.Integer, c.Destination(0, 4), c.Source(1, 4), c.Source(2, 4), c.Source(3, 4), function);
 
     static unsafe Map<T, TTo> Unary<T, TTo>(DecodeContext c, Func<T, TTo> function) where T : unmanaged where TTo : unmanaged =>
         new(InstructionClass.Integer, c.Destination(0, sizeof(TTo)), c.Source(1, sizeof(T)), function);

@@ -81,7 +81,8 @@ static class ConvertDecoder
     }
 
     /// <summary>All formats pass through double, which holds them exactly.</summary>
-    static Instruction FromFloat<T>(DecodeContext c, PtxType to, string rounding, bool flush, bool saturate, Func<T, double> widen) where T : unmanaged
+    static Instruction FromFloat<T>(DecodeContext c, PtxType to, string rounding, bool flush, bool saturate, Func<T, double> widen)
+        where T : unmanaged
     {
         Func<double, double> round = rounding switch
         {

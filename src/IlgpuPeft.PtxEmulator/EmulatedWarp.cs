@@ -75,8 +75,8 @@ sealed unsafe class EmulatedWarp
     public int Time { get; set; }
 
     /// <summary>
-    /// Since the last barrier of the whole block: for every warp, before which <see cref="Time"/> of its the accesses are ordered before
-    /// this warp's, by barriers of parts of the block. Null if there were none.
+    /// For every warp, the <see cref="Time"/> of its up to which barriers of parts of the block have ordered its accesses before what this
+    /// warp does now. Null if this warp has passed none since the last barrier of the whole block.
     /// </summary>
     public int[]? Seen { get; set; }
 

@@ -29,8 +29,9 @@ static class FieldDecoder
     {
         if (c.TakeType() != PtxType.U32)
             throw c.Unknown();
-        return new Map<uint, uint, int, uint>(InstructionClass.Integer, c.Destination(0, 4), c.Source(1, 4), c.Source(2, 4), c.Source(3, 4), (mask, start, offset) =>
+        return BitDecoder.Words(c, (mask, start, count) =>
         {
+            int offset = (int)count;
             int step = offset < 0 ? -1 : 1, left = Math.Max(Math.Abs(offset), 1);
             for (int bit = (int)start; bit is >= 0 and < 32; bit += step)
             {
@@ -54,7 +55,7 @@ static class FieldDecoder
         bool wrap = TakeWrap(c);
         if (c.TakeType() != PtxType.U32)
             throw c.Unknown();
-        return new Map<uint, uint, uint, uint>(InstructionClass.Integer, c.Destination(0, 4), c.Source(1, 4), c.Source(2, 4), c.Source(3, 4), (low, high, count) =>
+        return BitDecoder.Words(c, (low, high, count) =>
         {
             int by = (int)(wrap ? count & 31 : Math.Min(count, 32));
             ulong both = low | ((ulong)high << 32);

@@ -13,7 +13,8 @@ static class FunctionDecoder
         return c.TakeType() switch
         {
             // The two that hot loops use.
-            PtxType.F32 when rounding == Rounding.Nearest && !flush => Map<float>(c, root ? x => Floats.Canonical(MathF.Sqrt(x)) : x => Floats.Canonical(1 / x)),
+            PtxType.F32 when rounding == Rounding.Nearest && !flush =>
+                Map<float>(c, root ? x => Floats.Canonical(MathF.Sqrt(x)) : x => Floats.Canonical(1 / x)),
             PtxType.F32 => Map<uint>(c, x => (uint)Rounded(FloatFormat.F32, x)),
             PtxType.F64 when !flush => Map<ulong>(c, x => Rounded(FloatFormat.F64, x)),
             _ => throw c.Unknown(),
@@ -85,7 +86,8 @@ static class FunctionDecoder
             PtxType.F16 when halves && !flush => Map<ushort>(c, x => (ushort)Half(x)),
             PtxType.F16x2 when halves && !flush => Map<uint>(c, x => Half(x & 0xFFFF) | (Half(x >> 16) << 16)),
             // The gross approximations: the low word of the result is zero.
-            PtxType.F64 when flush && name is "rcp" or "rsqrt" => Map<double>(c, x => Floats.HighWord(name == "rcp" ? 1 / x : Floats.ReciprocalSquareRoot(x))),
+            PtxType.F64 when flush && name == "rcp" => Map<double>(c, x => Floats.HighWord(1 / x)),
+            PtxType.F64 when flush && name == "rsqrt" => Map<double>(c, x => Floats.HighWord(Floats.ReciprocalSquareRoot(x))),
             PtxType.F64 when name == "rsqrt" => Map<double>(c, Floats.ReciprocalSquareRoot),
             _ => throw c.Unknown(),
         };

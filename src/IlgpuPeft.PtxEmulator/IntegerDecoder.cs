@@ -38,7 +38,8 @@ static class IntegerDecoder
             Func<T, T, T> product = part switch { "lo" => (x, y) => x * y, "hi" => Integers.MultiplyHigh, _ => (x, _) => x };
             Register d = c.Destination(0, size), a = c.Source(1, size), b = c.Source(2, size);
             var addend = multiplies ? c.Source(3, size) : b;
-            return new CarryChain<T>(d, a, b, addend, product, c.Module.Registers.Carry, reads, writes, c.Operation.StartsWith("sub", StringComparison.Ordinal));
+            bool subtract = c.Operation.StartsWith("sub", StringComparison.Ordinal);
+            return new CarryChain<T>(d, a, b, addend, product, c.Module.Registers.Carry, reads, writes, subtract);
         }
     }
 

@@ -48,7 +48,8 @@ sealed unsafe class MatrixShape(MatrixShape.Layout layout, Register[] d, Registe
                 for (int j = 0; j < per; j++)
                     right[(g * depth) + (per * t) + j + (4 * per * i)] = Element(warp, b[i], lane, j, layout.Right);
             for (int n = 0; n < 2 * halves; n++)
-                sums[((g + (8 * (n / 2))) * 8) + (2 * t) + (n % 2)] = Element(warp, c[n / layout.SumsPerRegister], lane, n % layout.SumsPerRegister, layout.Sum);
+                sums[((g + (8 * (n / 2))) * 8) + (2 * t) + (n % 2)] =
+                    Element(warp, c[n / layout.SumsPerRegister], lane, n % layout.SumsPerRegister, layout.Sum);
         }
         for (int row = 0; row < layout.Rows; row++)
             for (int column = 0; column < 8; column++)

@@ -106,7 +106,8 @@ static class MemoryDecoder
         if (c.Take("L2::cache_hint"))
             c.Source(operands, 8);
         while (c.TakeAny("nc", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "volatile", "relaxed", "acquire", "release", "cta", "gpu", "sys", "weak") != null
-            || c.TakeAny("L1::no_allocate", "L1::evict_last", "L1::evict_first", "L1::evict_normal", "L1::evict_unchanged", "L2::64B", "L2::128B", "L2::256B") != null)
+            || c.TakeAny("L1::no_allocate", "L1::evict_last", "L1::evict_first", "L1::evict_normal", "L1::evict_unchanged") != null
+            || c.TakeAny("L2::64B", "L2::128B", "L2::256B") != null)
             continue;
     }
 

@@ -106,7 +106,9 @@ sealed partial class Parser
         };
     }
 
-    /// <summary>`0f3F800000` and `0d...` are the bits of floats, `0x`, `0b` and `0` begin integers to other bases; with a point it is a real number.</summary>
+    /// <summary>
+    /// `0f3F800000` and `0d...` are the bits of floats, `0x`, `0b` and `0` begin integers to other bases; with a point it is a real number.
+    /// </summary>
     static Operand? Number(string text)
     {
         if (text.Contains('.'))
@@ -119,7 +121,9 @@ sealed partial class Parser
                 : null;
         string digits = text.TrimEnd('U');
         if (kind == 'b')
-            return ulong.TryParse(digits.AsSpan(2), NumberStyles.AllowBinarySpecifier, CultureInfo.InvariantCulture, out bits) ? new Immediate(bits) : null;
+            return ulong.TryParse(digits.AsSpan(2), NumberStyles.AllowBinarySpecifier, CultureInfo.InvariantCulture, out bits)
+                ? new Immediate(bits)
+                : null;
         if (digits.Length > 1 && digits[0] == '0')
             return digits.All(digit => digit is >= '0' and <= '7')
                 ? new Immediate(digits.Aggregate(0UL, (value, digit) => (8 * value) + (ulong)(digit - '0')))

@@ -71,7 +71,9 @@ sealed class PtxProgram
     /// <summary>Registers that tell where in the grid a block is.</summary>
     public (string Name, Register Register)[] BlockRegisters { get; }
 
-    /// <summary>Whether the kernel prints, or has atomics whose result depends on which block comes first: then blocks run one after the other.</summary>
+    /// <summary>
+    /// Whether the kernel prints, or has atomics whose result depends on which block comes first: then blocks run one after the other.
+    /// </summary>
     public bool NeedsBlockOrder { get; }
 
     /// <summary>Parses and links a module with one entry point.</summary>

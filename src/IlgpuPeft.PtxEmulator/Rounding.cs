@@ -5,7 +5,10 @@ namespace IlgpuPeft.PtxEmulator;
 /// <summary>How a result that a format does not hold is rounded: `.rn` (ties to even), `.rz`, `.rm`, `.rp`, `.rna` (ties away from zero).</summary>
 enum Rounding { Nearest, Zero, Down, Up, Away }
 
-/// <summary>A binary floating point format: its precision with the hidden bit, the exponent of its smallest subnormal, its size, and the bits of infinity and NaN.</summary>
+/// <summary>
+/// A binary floating point format: its precision with the hidden bit, the exponent of its smallest subnormal, its bytes, and the bits of
+/// infinity and NaN.
+/// </summary>
 sealed record FloatFormat(int Precision, int MinExponent, int Size, ulong Infinity, ulong NaN)
 {
     public static readonly FloatFormat F16 = new(11, -24, 2, 0x7C00, 0x7FFF);

@@ -37,7 +37,10 @@ sealed unsafe class Shuffle(ShuffleMode mode, Register d, Register? inside, Regi
                 source = lane;
             // A lane without a thread is read by partial warps that then ignore the value; one that is elsewhere has no value to give.
             if ((mask >> source & 1) == 0 && (warp.AllLanes >> source & 1) != 0)
-                throw warp.Fault($"shuffle reads lane {source}, which {((warp.Alive >> source & 1) == 0 ? "has returned" : "is on another path")}", 1u << lane);
+            {
+                string why = (warp.Alive >> source & 1) == 0 ? "has returned" : "is on another path";
+                throw warp.Fault($"shuffle reads lane {source}, which {why}", 1u << lane);
+            }
             if ((named >> source & 1) == 0)
                 throw warp.Fault($"shuffle reads lane {source}, which the member mask 0x{named:x} does not name", 1u << lane);
             to[lane] = values[source];

@@ -86,7 +86,7 @@ public abstract class Backend : IDisposable
     /// </summary>
     public abstract PendingRead ReadLater(Slice source);
 
-    /// <summary>Copies elements, converting between floating types (rounding to nearest even).</summary>
+    /// <summary>Copies elements, converting between floating types (rounding to nearest even); F64 only on the host backend.</summary>
     public abstract void Copy(Slice source, Slice destination);
 
     /// <summary>Sets every element.</summary>
@@ -104,18 +104,25 @@ public abstract class Backend : IDisposable
     /// </summary>
     public abstract void Dropout(Slice x, double p, RandomKey key, Slice y, bool accumulate);
 
-    /// <summary>y[i] = x[rows[i]] for rows of <paramref name="width"/> elements; <paramref name="rows"/> is I32.</summary>
+    /// <summary>
+    /// y[i] = x[rows[i]] for rows of <paramref name="width"/> elements; <paramref name="rows"/> is I32. An index outside x throws <see cref="ArgumentOutOfRangeException"/> on the host
+    /// backend, and gives zeros where kernels run.
+    /// </summary>
     public abstract void GatherRows(Slice x, Slice rows, int width, Slice y);
 
     /// <summary>
     /// y[rows[i]] = x[i], or with <paramref name="accumulate"/> y[rows[i]] += x[i], the backward pass of <see cref="GatherRows"/>: repeated rows then add up in the order of i.
+    /// An index outside y throws on the host backend; where kernels run, its row is left out.
     /// </summary>
     public abstract void ScatterRows(Slice x, Slice rows, int width, Slice y, bool accumulate);
 
-    /// <summary>y[i] = table[ids[i]]: y [N, D], ids I32 [N]. An id outside the table throws <see cref="ArgumentOutOfRangeException"/> on the host backend.</summary>
+    /// <summary>
+    /// y[i] = table[ids[i]]: y [N, D], ids I32 [N]. An id outside the table throws <see cref="ArgumentOutOfRangeException"/> on the host backend, and gives zeros where kernels run. The table
+    /// is dense there.
+    /// </summary>
     public abstract void EmbeddingForward(Slice ids, Weight table, Slice y);
 
-    /// <summary>dTable[ids[i]] += dy[i], in the order of i.</summary>
+    /// <summary>dTable[ids[i]] += dy[i], in the order of i. dTable is in <see cref="Parameter"/>'s type; ids outside it are as in <see cref="ScatterRows"/>.</summary>
     public abstract void EmbeddingBackward(Slice ids, Slice dy, Slice dTable);
 
     /// <summary>
@@ -131,7 +138,8 @@ public abstract class Backend : IDisposable
     /// <summary>
     /// Rotates pairs (i, i + C/2) of every head of x [N, heads, C] in place by the angle of its position (Su et al. 2021, arXiv:2104.09864; the half-split
     /// layout of Hugging Face checkpoints). cos and sin are host-made tables [positions, C/2] of F32; positions is I32 [N].
-    /// <paramref name="inverse"/> rotates back: the backward pass.
+    /// <paramref name="inverse"/> rotates back: the backward pass. A position outside the tables throws <see cref="ArgumentOutOfRangeException"/> on the host backend; where kernels run, its
+    /// token stays as it is.
     /// </summary>
     public abstract void Rope(Slice x, Slice cos, Slice sin, Slice positions, int heads, int headWidth, bool inverse);
 

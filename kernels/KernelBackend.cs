@@ -106,11 +106,11 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
 
     /// <inheritdoc />
     public override void AttentionForward(AttentionShape shape, Slice q, Slice k, Slice v, Slice sequences, Slice y, Slice lse) =>
-        AttentionKernels.Forward<T>(Device, scratch, shape, q, k, v, sequences, y, lse);
+        AttentionKernels.Forward<T>(Device, scratch, UsesTensorCores, shape, q, k, v, sequences, y, lse);
 
     /// <inheritdoc />
     public override void AttentionBackward(AttentionShape shape, Slice dy, Slice q, Slice k, Slice v, Slice sequences, Slice y, Slice lse, Slice dq, Slice dk, Slice dv) =>
-        throw Missing();
+        AttentionBackwardKernels.Backward<T>(Device, scratch, UsesTensorCores, shape, dy, q, k, v, sequences, y, lse, dq, dk, dv);
 
     /// <inheritdoc />
     public override void SwiGluForward(Slice gate, Slice up, Slice y) => SwiGluKernels.Forward<T>(Device, gate, up, y);
@@ -129,7 +129,7 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
 
     /// <inheritdoc />
     public override void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead) =>
-        throw Missing();
+        CrossEntropyKernels.Run<T>(Device, scratch, UsesTensorCores, hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead);
 
     /// <inheritdoc />
     public override void Norm(Slice x, Slice result) => SumKernels.Norm(Device, scratch, x, result);
@@ -144,7 +144,8 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
     public override void AdamW8Bit(Slice p, Slice g, Moments8Bit moments, AdamWStep step, Slice norm) => AdamW8BitKernels.Step(Device, p, g, moments, step, norm);
 
     /// <inheritdoc />
-    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) => throw Missing();
+    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) =>
+        SamplerKernels.Draw<T>(Device, logits, rows, sampling, key, ids, logprobs);
 
     /// <inheritdoc />
     protected override void DisposeDevice()

@@ -79,8 +79,9 @@ static class EmulatorKernels
     public const int TensorTile = 32;
 
     /// <summary>
-    /// C = A·Bᵀ with A and B of bfloat16 and C of float, as PTX: 128 threads make 32x32 of C, each of the four warps 16x16 of it by two mma.m16n8k16.
-    /// Tiles of 32x32 come by cp.async into two stages of shared memory, with rows of 80 bytes so that the eight rows of an ldmatrix lie in different banks.
+    /// C = A·Bᵀ with A and B of bfloat16 and C of float, as PTX: 128 threads make 32x32 of C, each of the four warps 16x16 of it by two
+    /// mma.m16n8k16. Tiles of 32x32 come by cp.async into two stages of shared memory, with rows of 80 bytes so that the eight rows of an
+    /// ldmatrix lie in different banks.
     /// </summary>
     public static string TensorCore(int n)
     {

@@ -8,13 +8,13 @@ public class OpTests
 {
     // Nothing, one, vector ends, the 512 and 1024 of the tiles, and the 16,384 elements of a task, each with its neighbours.
     static readonly int[] Lengths = [0, 1, 3, 7, 8, 17, 511, 513, 1025, 16384, 16385, 40000];
-    static readonly (int Rows, int Width)[] Matrices = [(1, 1), (1, 5), (5, 123), (3, 64), (2, 65), (37, 576), (3, 16385)];
+    static readonly (int Rows, int Width)[] Matrices = [(0, 7), (1, 1), (1, 5), (5, 123), (3, 64), (2, 65), (37, 576), (3, 16385)];
 
     // On kernel devices: nothing, one, packets of 4 and 8 with their neighbours, a group of 256 packets of either and one over.
-    static readonly int[] KernelLengths = [0, 1, 3, 5, 8, 17, 1024, 1025, 2049, 5123];
+    static readonly int[] KernelLengths = [0, 1, 3, 5, 8, 17, 1024, 1025, 2049, 5127];
 
-    // One row, rows of less than a packet, of a warp and one over, of several warps and odd, of a group and beyond it, which is read again.
-    static readonly (int Rows, int Width)[] KernelMatrices = [(1, 1), (1, 5), (5, 123), (37, 64), (2, 257), (3, 172), (9, 576), (2, 1025), (2, 4100), (300, 8)];
+    // None, one row, rows of less than a packet, of a warp and one over, of several warps and odd, of a group and beyond it, which is read again.
+    static readonly (int Rows, int Width)[] KernelMatrices = [(0, 7), (1, 1), (1, 5), (5, 123), (37, 64), (2, 257), (3, 172), (9, 576), (2, 1025), (2, 4100), (300, 8)];
 
     public static TheoryData<string> Devices => Oracle.Devices;
 

@@ -81,6 +81,10 @@ static class Intrinsics
     [IntrinsicImplementation]
     public static void CopyAsync16(uint shared, ref Word4 global, int bytes) => throw new NotSupportedException();
 
+    /// <summary><see cref="CopyAsync16"/> of 4 bytes or none: <c>cp.async.ca.shared.global</c>.</summary>
+    [IntrinsicImplementation]
+    public static void CopyAsync4(uint shared, ref float global, int bytes) => throw new NotSupportedException();
+
     /// <summary>Ends a group of copies: <c>cp.async.commit_group</c>.</summary>
     [IntrinsicImplementation]
     public static void CopyAsyncCommit() => throw new NotSupportedException();

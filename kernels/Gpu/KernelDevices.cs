@@ -56,5 +56,6 @@ static class KernelDevices
         configure(builder);
         PtxIntrinsics.Register(builder, typeof(Intrinsics), typeof(PtxIntrinsics));
         PtxIntrinsics.Register(builder, typeof(WarpTileIntrinsics), typeof(PtxWarpTile));
+        PtxIntrinsics.Register(builder, typeof(AttentionTile), typeof(PtxAttentionTile));
     });
 }

@@ -61,17 +61,9 @@ static class PtxIntrinsics
         command.AppendArgument(address);
     }
 
-    public static void CopyAsync16(PTXBackend backend, PTXCodeGenerator generator, Value value)
-    {
-        var call = (MethodCall)value;
-        HardwareRegister shared = Hardware(generator, generator.LoadPrimitive(call[0])), global = Address(generator, call[1], MemoryAddressSpace.Global);
-        var bytes = generator.LoadPrimitive(call[2]);
-        using var command = generator.BeginCommand("cp.async.cg.shared.global");
-        command.AppendArgumentValue(shared);
-        command.AppendArgumentValue(global);
-        command.AppendConstant(16);
-        command.AppendArgument(bytes);
-    }
+    public static void CopyAsync16(PTXBackend backend, PTXCodeGenerator generator, Value value) => CopyAsync(generator, value, "cp.async.cg.shared.global", 16);
+
+    public static void CopyAsync4(PTXBackend backend, PTXCodeGenerator generator, Value value) => CopyAsync(generator, value, "cp.async.ca.shared.global", 4);
 
     public static void CopyAsyncCommit(PTXBackend backend, PTXCodeGenerator generator, Value value) => generator.Command("cp.async.commit_group");
 
@@ -144,6 +136,18 @@ static class PtxIntrinsics
         command.AppendArgument(result);
         command.AppendArgument(register);
         return result;
+    }
+
+    static void CopyAsync(PTXCodeGenerator generator, Value value, string instruction, int size)
+    {
+        var call = (MethodCall)value;
+        HardwareRegister shared = Hardware(generator, generator.LoadPrimitive(call[0])), global = Address(generator, call[1], MemoryAddressSpace.Global);
+        var bytes = generator.LoadPrimitive(call[2]);
+        using var command = generator.BeginCommand(instruction);
+        command.AppendArgumentValue(shared);
+        command.AppendArgumentValue(global);
+        command.AppendConstant(size);
+        command.AppendArgument(bytes);
     }
 
     static void Plain(PTXCodeGenerator generator, Value value, string instruction)

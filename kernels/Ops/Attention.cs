@@ -98,7 +98,7 @@ static unsafe partial class Attention
     }
 
     /// <summary>A row of the table of sequences.</summary>
-    internal readonly record struct Sequence(int Query, int Queries, int Key, int Keys)
+    readonly record struct Sequence(int Query, int Queries, int Key, int Keys)
     {
         /// <summary>The last key that the first query sees; each query sees one more.</summary>
         public int Offset => Keys - Queries;

@@ -7,7 +7,7 @@
 // Launch     a row belongs to as many threads as it has 16-byte packets: up to a warp in powers of two, several rows to a group of 256; else to a group of whole warps, at most 512
 //            threads. Groups stay and walk over rows, so that the weight is read once and dw is summed in registers. A packet a thread: rows of up to 4,096 BF16 or 2,048 F32
 //            are read once; what is wider is read again, from cache
-// Floor      bytes 2·n·D elements forward (4·n·D with a residual), 3·n·D backward (4·n·D if added); bound by memory
+// Floor      bytes 2·n·D elements forward (4·n·D with a residual), 3·n·D backward (4·n·D if added), and the weight for each group, from cache; bound by memory
 // Numerics   r from the stored x; rounded once to T; the order of all sums follows from the shape and the largest group of the device, so runs repeat bit for bit
 // Source     Zhang and Sennrich 2019, arXiv:1910.07467, equation 4
 
@@ -56,6 +56,11 @@ static class RmsNormKernels
             Expect.Elements(Operation, T.Type, x.Length, (nameof(dx), dx));
         }
 
+        if (rows == 0)
+        {
+            return;
+        }
+
         var (shape, layout) = Plan<T>(device, rows, weight, x, dy, dx);
         var buffers = device.Buffers;
         var parts = default(ArrayView<F32>);
@@ -66,7 +71,7 @@ static class RmsNormKernels
             parts = buffers.View<F32>(scratch.Get("norm weight gradients", DType.F32, owners * weight.Length)).SubView(0, owners * weight.Length);
         }
 
-        device.Launch(BackwardKernel, shape, buffers.View<T>(dy), buffers.View<T>(x), buffers.View<F32>(weight), buffers.View<float>(rstd), buffers.View<T>(dx), accumulate ? 1 : 0, parts,
+        device.Launch(BackwardKernel, shape, buffers.View<T>(dy), buffers.View<T>(x), buffers.View<F32>(weight), buffers.View<float>(rstd), buffers.View<T>(dx), accumulate && !dx.IsEmpty ? 1 : 0, parts,
             layout);
         if (parts.Length > 0)
         {
@@ -172,13 +177,13 @@ static class RmsNormKernels
     /// <summary>x, to which the residual is added first where there is one.</summary>
     static Packet Summand<T>(ArrayView<T> x, ArrayView<T> residual, long first, long end, bool whole) where T : unmanaged, IElement<T>
     {
-        var a = Packet.Load(x, first, end, whole);
-        if (residual.Length > 0)
+        if (residual.Length == 0)
         {
-            a = (a + Packet.Load(residual, first, end, whole)).Rounded<T>();
-            a.Store(x, first, end, whole);
+            return Packet.Load(x, first, end, whole);
         }
 
+        var a = (Packet.Load(x, first, end, whole) + Packet.Load(residual, first, end, whole)).Rounded<T>();
+        a.Store(x, first, end, whole);
         return a;
     }
 
@@ -208,9 +213,16 @@ static class RmsNormKernels
         {
             long row = first + owner, start = row * width, end = start + width;
             bool busy = row < layout.Rows && column < width;
-            Packet d = default, a = default;
+            Packet d = default, a = default, before = default;
             float r = 0;
-            if (busy)
+            if (busy && accumulate != 0)
+            {
+                before = Packet.Load(dx, start + column, end, whole);
+                d = Packet.Load(dy, start + column, end, whole);
+                a = Packet.Load(x, start + column, end, whole);
+                r = rstd[row];
+            }
+            else if (busy)
             {
                 d = Packet.Load(dy, start + column, end, whole);
                 a = Packet.Load(x, start + column, end, whole);
@@ -227,8 +239,8 @@ static class RmsNormKernels
                 if (parts.Length > 0)
                 {
                     // Only the first packet of a thread has registers for its sum; the others are summed in memory, which is undefined at the owner's first row.
-                    var before = first == (long)Grid.IdxX * owners ? default : Packet.Load<F32, T>(parts, part + j, partEnd, whole);
-                    (before + r * product).Store<F32, T>(parts, part + j, partEnd, whole);
+                    var sum = first == (long)Grid.IdxX * owners ? default : Packet.Load<F32, T>(parts, part + j, partEnd, whole);
+                    (sum + r * product).Store<F32, T>(parts, part + j, partEnd, whole);
                 }
             }
 
@@ -239,13 +251,14 @@ static class RmsNormKernels
                 float slope = r * r * r * dot / width;
                 if (busy)
                 {
-                    Gradient(r * g - slope * a, dx, start + column, end, accumulate, whole);
+                    (before + (r * g - slope * a)).Store(dx, start + column, end, whole);
                 }
 
                 for (int j = column + step; j < width; j += step)
                 {
                     var more = Packet.Load(dy, start + j, end, whole) * Packet.Load<F32, T>(weight, j, width, whole);
-                    Gradient(r * more - slope * Packet.Load(x, start + j, end, whole), dx, start + j, end, accumulate, whole);
+                    var gradient = r * more - slope * Packet.Load(x, start + j, end, whole);
+                    (accumulate != 0 ? Packet.Load(dx, start + j, end, whole) + gradient : gradient).Store(dx, start + j, end, whole);
                 }
             }
         }
@@ -254,16 +267,6 @@ static class RmsNormKernels
         {
             dw.Store<F32, T>(parts, part + column, partEnd, whole);
         }
-    }
-
-    static void Gradient<T>(Packet value, ArrayView<T> dx, long first, long end, int accumulate, bool whole) where T : unmanaged, IElement<T>
-    {
-        if (accumulate != 0)
-        {
-            value = Packet.Load(dx, first, end, whole) + value;
-        }
-
-        value.Store(dx, first, end, whole);
     }
 
     /// <summary>dw[j] += Σ parts[i, j]: a warp adds up every so many-th part of 32 columns, then one warp the warps' sums.</summary>

@@ -52,6 +52,11 @@ static class RowsKernels
     public static void ScatterAdd<TFrom, TTo>(KernelDevice device, ScratchBuffers scratch, Slice x, Slice rows, int width, Slice y)
         where TFrom : unmanaged, IElement<TFrom> where TTo : unmanaged, IElement<TTo>
     {
+        if (rows.Length == 0)
+        {
+            return;
+        }
+
         var buffers = device.Buffers;
         var links = buffers.View<Link>(scratch.Get("row links", DType.I64, rows.Length)).SubView(0, rows.Length);
         device.Launch(LinkKernel, LaunchShape.Groups(rows.Length, LinkThreads), buffers.View<int>(rows), links);

@@ -31,7 +31,7 @@ sealed unsafe class AccessShape
     /// <summary>Whether all lanes go to one address.</summary>
     public bool IsUniform => lowest == highest;
 
-    /// <summary>The words of shared memory; null for accesses narrower than a word, and as long as the shape has not been seen twice in a row.</summary>
+    /// <summary>The words of shared memory; null for accesses narrower than a word, and until a shape is seen for the second time in a row.</summary>
     public SharedWords? Words { get; private set; }
 
     /// <summary>Takes the addresses of the lanes of a mask, which access <paramref name="bytes"/> bytes each.</summary>

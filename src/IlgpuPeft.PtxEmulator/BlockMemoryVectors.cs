@@ -58,7 +58,7 @@ sealed unsafe partial class BlockMemory
         return true;
     }
 
-    /// <summary>The records of up to eight words of a run from its word <paramref name="i"/>, and which of eight they are, as lanes and as bytes.</summary>
+    /// <summary>The records of eight words of a run from word <paramref name="i"/>; if it has fewer left, which those are, as lanes and as bytes.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     static (Vector256<int> Mine, Vector256<int> Lanes, ulong Bytes) Eight(EmulatedWarp warp, SharedWords words, SharedWords.Run run, int i)
     {
@@ -76,6 +76,7 @@ sealed unsafe partial class BlockMemory
         var comparable = Vector256.GreaterThanOrEqual(time, Vector256.Create(warp.Block.EpochStart))
             & ~Vector256.Equals((earlier ^ mine) >> LaneShift, Vector256<int>.Zero)
             & ~Vector256.Equals(earlier & Vector256.Create(AllBytes), Vector256<int>.Zero);
-        return comparable & (~Vector256.Equals(earlier >> WarpShift, Vector256.Create(warp.Index)) | Vector256.Equals(time, Vector256.Create(warp.Time)));
+        var otherWarp = ~Vector256.Equals(earlier >> WarpShift, Vector256.Create(warp.Index));
+        return comparable & (otherWarp | Vector256.Equals(time, Vector256.Create(warp.Time)));
     }
 }

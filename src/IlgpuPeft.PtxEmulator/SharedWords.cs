@@ -10,7 +10,10 @@ sealed class SharedWords
 {
     readonly record struct Touch(int Word, int Lane);
 
-    /// <summary>Consecutive words from <paramref name="Offset"/> words behind the first lane's, whose entries in <see cref="Touching"/> begin at <paramref name="Start"/>.</summary>
+    /// <summary>
+    /// Consecutive words: the first is <paramref name="Offset"/> words behind that of the first lane, and has entry <paramref name="Start"/>
+    /// of <see cref="Touching"/>.
+    /// </summary>
     public readonly record struct Run(int Offset, int Start, int Count);
 
     public SharedWords(ulong[] offsets, uint lanes, int size)

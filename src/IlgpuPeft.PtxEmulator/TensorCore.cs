@@ -63,8 +63,10 @@ sealed unsafe class MatrixMultiply(bool brain, Register[] d, Register[] a, Regis
     {
         if (mask != uint.MaxValue)
             throw warp.Fault("mma needs all 32 lanes of the warp", mask);
-        // The 64 values of a register of A are an 8x8 part of it, row after row: rows 0-7 or 8-15 of columns 0-7 or 8-15. Those of B are one of its transpose.
-        double* left = stackalloc double[16 * 16], right = stackalloc double[16 * 8], result = stackalloc double[16 * 8], column = stackalloc double[8];
+        // The 64 values of a register of A are an 8x8 part of it, row after row: rows 0-7 or 8-15, columns 0-7 or 8-15. Those of B are a part
+        // of its transpose.
+        double* left = stackalloc double[16 * 16], right = stackalloc double[16 * 8], result = stackalloc double[16 * 8];
+        double* column = stackalloc double[8];
         for (int i = 0; i < 4; i++)
             for (int row = 0; row < 8; row++)
                 Widen((ushort*)(warp.Registers + a[i].Slot) + (8 * row), left + (16 * (row + (8 * (i % 2)))) + (8 * (i / 2)));
@@ -82,7 +84,8 @@ sealed unsafe class MatrixMultiply(bool brain, Register[] d, Register[] a, Regis
                 sum += Vector512.Create(left[(16 * row) + k]) * Vector512.Load(right + (8 * k));
             sum.Store(result + (8 * row));
         }
-        // Registers 0 and 1 of C hold its upper eight rows in turns, 2 and 3 the lower. All of C before any of D: they may be the same registers in another order.
+        // Registers 0 and 1 of C hold its upper eight rows in turns, 2 and 3 the lower. All of C before any of D: they may be the same
+        // registers in another order.
         for (int i = 0; i < 4; i++)
             for (int lane = 0; lane < EmulatedWarp.Size; lane++)
                 result[(64 * (i / 2)) + (2 * lane) + (i % 2)] += ((float*)(warp.Registers + c[i].Slot))[lane];
@@ -100,7 +103,8 @@ sealed unsafe class MatrixMultiply(bool brain, Register[] d, Register[] a, Regis
         if (brain)
             values = (Vector256.WidenLower(Vector256.Create(Vector128.LoadAligned(from), default)) << 16).AsSingle();
         else
-            values = Vector256.Create(Half(from[0]), Half(from[1]), Half(from[2]), Half(from[3]), Half(from[4]), Half(from[5]), Half(from[6]), Half(from[7]));
+            values = Vector256.Create(
+                Half(from[0]), Half(from[1]), Half(from[2]), Half(from[3]), Half(from[4]), Half(from[5]), Half(from[6]), Half(from[7]));
         var (lower, upper) = Vector256.Widen(values);
         lower.Store(to);
         upper.Store(to + 4);

@@ -63,7 +63,7 @@ sealed unsafe class MultiplyAdd<T>(Register d, Register a, Register b, Register 
     }
 }
 
-/// <summary>`shl` and `shr` by a number of bits that the text gives: less than the type has. A right shift repeats the sign, if the type has one.</summary>
+/// <summary>`shl` and `shr` by a literal number of bits, less than the type has. A right shift repeats the sign, if the type has one.</summary>
 sealed unsafe class ShiftBy<T>(bool left, Register d, Register a, int count) : Instruction where T : unmanaged, IBinaryInteger<T>
 {
     public override InstructionClass Class => InstructionClass.Integer;
@@ -79,7 +79,7 @@ sealed unsafe class ShiftBy<T>(bool left, Register d, Register a, int count) : I
     }
 }
 
-/// <summary>`fma.rn.f32`. What a NaN looks like is decided where all other forms are decoded: <paramref name="general"/> runs instead if there is one.</summary>
+/// <summary>`fma.rn.f32`. Which NaN a result is, only the general instruction knows: it runs instead where there may be one.</summary>
 sealed unsafe class FusedMultiplyAdd(Instruction general, Register d, Register a, Register b, Register c) : Instruction
 {
     public override InstructionClass Class => general.Class;

@@ -8,7 +8,7 @@ interface IMatVecWeights
     /// <summary>Quads of inputs in a run.</summary>
     int RunQuads { get; }
 
-    /// <summary>Fills the group's table of 4-bit codes, for weights that need one; a barrier follows.</summary>
+    /// <summary>Fills the group's tables of <see cref="MatVecKernels.Tables"/> floats, for weights that need them; a barrier follows.</summary>
     void Prepare(ArrayView<float> codes);
 
     /// <summary>Adds the terms of one run: quads <paramref name="quad"/> ... of the rows of <paramref name="outputs"/>, and quads <paramref name="panel"/> ... of x in shared memory.</summary>
@@ -55,20 +55,28 @@ readonly struct MatVecRuns(Nf4View weight, int inputs) : IMatVecWeights
 
     public int RunQuads => Nf4View.Run / 4;
 
-    public void Prepare(ArrayView<float> codes) => Nf4View.Prepare(codes);
+    public void Prepare(ArrayView<float> codes)
+    {
+        Nf4View.Prepare(codes);
+        weight.PrepareMap(Map(codes));
+    }
 
     public TSums Add<TSums>(TSums sums, ArrayView<float> codes, FourRows outputs, int quad, ArrayView<Float4> x, int panel, int stride) where TSums : unmanaged, IMatVecSums<TSums>
     {
         long first = outputs.First * inputs + 4 * quad, second = outputs.Second * inputs + 4 * quad;
         long third = outputs.Third * inputs + 4 * quad, fourth = outputs.Fourth * inputs + 4 * quad;
         Word4 a = weight.Packed(first / Nf4View.Run), b = weight.Packed(second / Nf4View.Run), c = weight.Packed(third / Nf4View.Run), d = weight.Packed(fourth / Nf4View.Run);
-        var scales = new Float4 { X = weight.Scale(first), Y = weight.Scale(second), Z = weight.Scale(third), W = weight.Scale(fourth) };
+        var map = Map(codes);
+        var scales = new Float4 { X = weight.Scale(first, map), Y = weight.Scale(second, map), Z = weight.Scale(third, map), W = weight.Scale(fourth, map) };
         var run = Add<TSums>(default, codes, a.X, b.X, c.X, d.X, x, panel, stride);
         run = Add(run, codes, a.Y, b.Y, c.Y, d.Y, x, panel + 2, stride);
         run = Add(run, codes, a.Z, b.Z, c.Z, d.Z, x, panel + 4, stride);
         run = Add(run, codes, a.W, b.W, c.W, d.W, x, panel + 6, stride);
         return sums.Add(run, scales); // a scale for 32 terms
     }
+
+    /// <summary>The values of double quantisation's 8-bit type, which lie behind the 16 codes: read from cache for every run, they would double its traffic.</summary>
+    static ArrayView<float> Map(ArrayView<float> tables) => tables.SubView(16, 256);
 
     static TSums Add<TSums>(TSums sums, ArrayView<float> codes, uint a, uint b, uint c, uint d, ArrayView<Float4> x, int panel, int stride) where TSums : unmanaged, IMatVecSums<TSums>
     {

@@ -10,7 +10,9 @@ namespace IlgpuPeft.Kernels;
 
 static class MatMulKernels
 {
-    const int FewRowsWithTensorCores = 8;
+    // The emulator counts, for an NF4 weight and all rows, 10, 12, 16 and 25 instructions a lane in MatVecKernels' passes of 1, 2, 4 and 8 rows, 20 in a tile of 64 rows on tensor cores,
+    // and 190 in one of the portable kernel; for a bfloat16 weight on tensor cores 12. So passes win up to 4 rows there, and elsewhere while there are few of them.
+    const int FewRowsWithTensorCores = 4, FewRowsWithout = 32;
 
     /// <summary>Computes a dense product.</summary>
     /// <param name="device">Where.</param>
@@ -81,7 +83,7 @@ static class MatMulKernels
 
     /// <summary>Whether the call is a product of few rows with rows of a weight, as of decoded tokens.</summary>
     static bool HasFewRows(MatMulCall call, bool tensorCores) =>
-        call.M <= (tensorCores ? FewRowsWithTensorCores : MatVecKernels.MostRows) && !call.TransposeA && call.TransposeB && call.A.Type == call.C.Type;
+        call.M <= (tensorCores ? FewRowsWithTensorCores : FewRowsWithout) && !call.TransposeA && call.TransposeB && call.A.Type == call.C.Type;
 
     static void InFloat32<TB>(KernelDevice device, ScratchBuffers scratch, MatMulCall call, LowRankProduct update) where TB : unmanaged, IElement<TB>
     {

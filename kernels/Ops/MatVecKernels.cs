@@ -1,7 +1,7 @@
 // Matrix products with few rows on devices: decoding tokens, where every weight is read for little work.
 //
 // Maths      y = alpha·x·Wᵀ + bias + scale·u·Vᵀ (+ y), the last a low-rank update; sums in f32
-// Shapes     x [M, K] · W [O, K] dense or NF4 · bias [O] · u [M, R] · V [O, R] → y [M, O]; M to 16, any K, any blocks
+// Shapes     x [M, K] · W [O, K] dense or NF4 · bias [O] · u [M, R] · V [O, R] → y [M, O]; few M, any K, any blocks
 // Layout     row-major; NF4 rows of whole runs of 32 weights are read 16 bytes a lane, any other four weights or one at a time
 // Launch     groups of 8 warps. 1, 2, 4 or all 8 of them share four outputs, so that there are enough groups; a warp's lanes take runs in turn for 1, 2, 4 or 8 rows of x, more rows come as
 //            further groups. x lies in shared memory, 32 KB of it at a time, quad q at q xor (q/8 mod 8): so lanes that read quad i of neighbouring runs are free of bank conflicts
@@ -15,12 +15,12 @@ namespace IlgpuPeft.Kernels;
 
 static class MatVecKernels
 {
-    /// <summary>Rows of x up to which this kernel is chosen; see <see cref="MatMulKernels"/>.</summary>
-    public const int MostRows = 16;
+    /// <summary>Floats of the tables that a group keeps in shared memory: 16 codes, and the 256 values that block scales take with double quantisation.</summary>
+    public const int Tables = 16 + 256;
 
     const int Warps = 8, Lanes = 32, Threads = Warps * Lanes;
     const int PanelQuads = 2048;  // 32 KB of x in shared memory
-    const int WantedGroups = 256; // two for each multiprocessor of a large GPU
+    const int WantedGroups = 128; // one for each multiprocessor of a large GPU
 
     /// <summary>Queues the product for weights and result of any kind.</summary>
     public static void Multiply<TX, TWeights, TY>(KernelDevice device, MatMulCall call, TWeights weights, LowRankProduct update)
@@ -49,8 +49,9 @@ static class MatVecKernels
     static void Multiply<TX, TWeights, TY, TSums>(KernelDevice device, MatMulCall call, TWeights weights, LowRankProduct update)
         where TX : unmanaged, IElement<TX> where TWeights : struct, IMatVecWeights where TY : unmanaged, IElement<TY> where TSums : unmanaged, IMatVecSums<TSums>
     {
+        int wanted = TSums.Rows == 1 ? 2 * WantedGroups : WantedGroups; // groups hide latency, but each reads all of x
         int runs = Math.Min((call.K + 3) / 4, PanelQuads / TSums.Rows) / weights.RunQuads, shared = 1;
-        while (shared < Warps && Groups() < WantedGroups && runs >= 2 * shared * Lanes)
+        while (shared < Warps && Groups() < wanted && runs >= 2 * shared * Lanes)
         {
             shared *= 2;
         }
@@ -70,7 +71,7 @@ static class MatVecKernels
     {
         var panel = SharedMemory.Allocate<Float4>(PanelQuads);
         var partial = SharedMemory.Allocate<Float4>(Warps * 8);
-        var codes = SharedMemory.Allocate<float>(16);
+        var codes = SharedMemory.Allocate<float>(Tables);
         weights.Prepare(codes);
         int warp = Group.IdxX / Lanes, quartets = Warps / shared, part = warp % shared, row = Grid.IdxY * TSums.Rows;
         var four = new FourRows((Grid.IdxX * quartets + warp / shared) * 4, outputs);

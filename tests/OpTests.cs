@@ -323,7 +323,7 @@ public class OpTests
     public void Dropout_anyLength_drawsTheMaskOfTheKey(string device)
     {
         RandomKey key = new(0xfedcba98_76543210, 0x89abcdef, 0x76543210);
-        foreach (double p in (double[])[0, 0.1, 0.5, 0.999])
+        foreach (double p in (double[])[0, 0.1, 0.5, 0.999, key.Uniform(2)]) // the last is drawn itself, and kept
         {
             foreach (int n in LengthsOn(device))
             {

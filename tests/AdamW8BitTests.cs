@@ -187,8 +187,11 @@ public class AdamW8BitTests
             Oracle.Close(largest, scales, 1e-5, "scales");
             for (int i = 0; i < count; i++)
             {
-                double share = x[i] / largest[i / Block], off = Math.Abs(share - values[(int)found[i]]);
-                double nearest = values.Where(value => share >= 0 || value < 0).Min(value => Math.Abs(share - value)); // a negative moment never becomes zero
+                double share = x[i] / largest[i / Block];
+                double[] allowed = share < 0 ? values[..DynamicMap.SignedZero] : values; // a negative moment never becomes zero
+                int above = Array.BinarySearch(allowed, share);
+                above = above < 0 ? ~above : above;
+                double nearest = allowed[Math.Max(0, above - 1)..Math.Min(allowed.Length, above + 1)].Min(value => Math.Abs(share - value)), off = Math.Abs(share - values[(int)found[i]]);
                 Assert.True(off <= nearest + 1e-5 * Math.Abs(share), $"element {i} of {count}: {share} became {values[(int)found[i]]}");
             }
         }

@@ -67,7 +67,7 @@ public class SamplerTests
     public void Draw_topKWithTies_keepsTheFirst(string device)
     {
         using var oracle = new Oracle(device, 4);
-        int Rows = oracle.Device is null ? 400 : 60;
+        int Rows = oracle.Device is null ? 400 : 30;
         double[] logits = [.. Enumerable.Repeat(new double[] { 0, 1, 1, 1, 0 }, Rows).SelectMany(x => x)];
         Assert.Equal([1, 2], Draw(oracle, logits, Rows, new Sampling(1, TopK: 2)).Ids.Distinct().Order());
         Assert.Equal([1], Draw(oracle, logits, Rows, new Sampling(1, TopK: 1)).Ids.Distinct());
@@ -89,7 +89,7 @@ public class SamplerTests
     public void Draw_kOfTheWholeVocabulary_equalsNoFilter(string device)
     {
         using var oracle = new Oracle(device, 6);
-        int rows = oracle.Device is null ? 200 : 40;
+        int rows = oracle.Device is null ? 200 : 12;
         double[] logits = oracle.Values(rows * 17);
         Assert.Equal(Draw(oracle, logits, rows, new Sampling(1)).Ids, Draw(oracle, logits, rows, new Sampling(1, TopK: 17)).Ids);
         Assert.Equal(Draw(oracle, logits, rows, new Sampling(1)).Ids, Draw(oracle, logits, rows, new Sampling(1, TopK: 1000)).Ids);
@@ -112,7 +112,7 @@ public class SamplerTests
     {
         using var oracle = new Oracle(device, 8);
         double[] row = [double.NegativeInfinity, 0, double.NegativeInfinity, 1, double.NegativeInfinity];
-        int rows = oracle.Device is null ? 300 : 60;
+        int rows = oracle.Device is null ? 300 : 16;
         double[] logits = [.. Enumerable.Repeat(row, rows).SelectMany(x => x)];
         foreach (var sampling in new[] { new Sampling(1), new Sampling(1, TopK: 4), new Sampling(1, TopP: 0.999), new Sampling(1, 5, 0.999) })
         {
@@ -137,7 +137,7 @@ public class SamplerTests
     public void Draw_anyNumberOfThreads_givesTheSameBits(string device)
     {
         using var oracle = new Oracle(device, 10);
-        int rows = oracle.Device is null ? 37 : 9;
+        int rows = oracle.Device is null ? 37 : 5;
         double[] logits = oracle.Values(rows * 500);
         Oracle.Repeats(() =>
         {

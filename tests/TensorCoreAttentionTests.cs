@@ -81,8 +81,9 @@ public class TensorCoreAttentionTests
         run.Device.Log = [];
         run.Forward();
         run.Backward();
-        foreach (var l in run.Device.Log) Console.WriteLine(l.Shape + " " + l.Counters!.Report() + $" shared bytes {l.Counters.SharedBytes} /128 {l.Counters.SharedBytes/128.0}");
-        File.WriteAllText($"/tmp/attn-tc-{width}.ptx", ((IlgpuPeft.PtxEmulator.EmulatedKernel)run.Device.Compiled.Last(x => x.Name == "TensorCoreAttention.ForwardKernel").Kernel).Ptx);
+        foreach (var l in run.Device.Log) Console.WriteLine($"{width} {l.Kernel} {l.Shape} mma {l.Counters!.MatrixMultiplies} wave {l.Counters.SharedWavefronts} bytes/128 {l.Counters.SharedBytes/128.0}");
+        int n = 0;
+        foreach (var k in run.Device.Compiled.TakeLast(4)) File.WriteAllText($"/tmp/attn-tc/{width}-{n++}-{k.Name}.ptx", ((IlgpuPeft.PtxEmulator.EmulatedKernel)k.Kernel).Ptx);
     }
 
     static Case Named(string name) => All.Single(c => c.Name == name);

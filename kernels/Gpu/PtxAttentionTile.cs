@@ -231,6 +231,18 @@ static class PtxAttentionTile
         }
     }
 
+    public static void LoadRows(PTXBackend backend, PTXCodeGenerator generator, Value value)
+    {
+        string address = Register(generator, ((MethodCall)value)[0]);
+        generator.Allocate(value);
+        string[] rows = Names(generator, value);
+        using var text = new PtxBlock(generator);
+        for (int i = 0; i < rows.Length; i++)
+        {
+            text.Line($"ld.shared.f32 {rows[i]}, [{address}+{32 * i}];");
+        }
+    }
+
     public static void Differences(PTXBackend backend, PTXCodeGenerator generator, Value value)
     {
         var call = (MethodCall)value;

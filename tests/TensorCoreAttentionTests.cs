@@ -1,6 +1,5 @@
 using System.Text.RegularExpressions;
 using IlgpuPeft.Kernels;
-using IlgpuPeft.PtxEmulator;
 using Xunit;
 
 namespace IlgpuPeft.Tests;

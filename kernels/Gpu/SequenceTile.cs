@@ -26,31 +26,47 @@ struct SequenceTile
     /// <summary>How many groups find all tiles: each sequence has at most one tile that is not full, and one group clears what is left at the end.</summary>
     public static long Bound(long rows, int tileRows, long sequences) => rows / tileRows + sequences + 1;
 
-    /// <summary>The tile of that number, counted over all sequences.</summary>
+    /// <summary>The tile of that number, counted over all sequences. Every warp looks for itself, at 32 sequences at a time; all its lanes must call.</summary>
     /// <param name="table">I32 [S, 4].</param>
     /// <param name="column">0 for tiles of queries, 2 for tiles of keys.</param>
     /// <param name="tile">The number.</param>
     /// <param name="tileRows">Rows of a tile.</param>
     /// <param name="rows">Rows of the tensor.</param>
-    public static SequenceTile Find(ArrayView<int> table, int column, int tile, int tileRows, int rows)
+    /// <param name="heads">How many rows of a tile each row of the tensor is: the heads that share keys, if they share tiles too.</param>
+    public static SequenceTile Find(ArrayView<int> table, int column, int tile, int tileRows, int rows, int heads = 1)
     {
-        int end = 0, sequence = 0, count = (int)(table.Length / 4);
-        while (sequence < count)
+        int count = (int)(table.Length / 4), sequence = count, end = 0;
+        for (int first = 0; first < count && sequence == count; first += 32)
         {
-            int length = table[4 * sequence + column + 1], tiles = (length + tileRows - 1) / tileRows;
-            if (tile < tiles)
+            int at = 4 * (first + Warp.LaneIdx) + column, start = 0, length = 0;
+            if (first + Warp.LaneIdx < count)
             {
-                break;
+                (start, length) = (table[at], table[at + 1]);
             }
 
-            tile -= tiles;
-            end = length > 0 ? table[4 * sequence + column] + length : end;
-            sequence++;
+            int tiles = (length * heads + tileRows - 1) / tileRows, through = tiles; // through: of this lane's sequence and those before it
+            for (int distance = 1; distance < 32; distance <<= 1)
+            {
+                int before = Warp.ShuffleUp(through, distance);
+                through += Warp.LaneIdx >= distance ? before : 0;
+            }
+
+            int lane = Least(tile < through ? Warp.LaneIdx : 32);
+            end = Math.Max(end, -Least(Warp.LaneIdx < lane && length > 0 ? -start - length : 0));
+            if (lane < 32)
+            {
+                sequence = first + lane;
+                tile -= Warp.Shuffle(through - tiles, lane);
+            }
+            else
+            {
+                tile -= Warp.Shuffle(through, 31);
+            }
         }
 
-        bool exists = sequence < count;
         SequenceTile found = default;
-        if (exists)
+        found.Exists = sequence < count;
+        if (found.Exists)
         {
             found.Query = table[4 * sequence];
             found.Queries = table[4 * sequence + 1];
@@ -59,10 +75,19 @@ struct SequenceTile
             rows = table[4 * sequence + column];
         }
 
-        found.Exists = exists;
         found.Start = tile * tileRows;
         found.ClearFrom = end;
         found.ClearRows = tile == 0 ? rows - end : 0;
         return found;
+    }
+
+    static int Least(int x)
+    {
+        for (int distance = 16; distance > 0; distance >>= 1)
+        {
+            x = Math.Min(x, Warp.ShuffleXor(x, distance));
+        }
+
+        return x;
     }
 }

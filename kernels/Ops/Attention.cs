@@ -62,6 +62,12 @@ static unsafe partial class Attention
         Expect.Element<T>(operation, nameof(q), q);
         Expect.Element<T>(operation, nameof(k), k);
         Expect.Element<T>(operation, nameof(v), v);
+        return CheckShapes(operation, shape, q, k, v, sequences);
+    }
+
+    /// <summary>Checks lengths, and returns the rows of queries and of keys.</summary>
+    internal static (long QueryRows, long KeyRows) CheckShapes(string operation, AttentionShape shape, Slice q, Slice k, Slice v, Slice sequences)
+    {
         Expect.That(shape.HeadWidth > 0 && shape.KeyValueHeads > 0 && shape.Heads > 0 && shape.Heads % shape.KeyValueHeads == 0 && shape.Window >= 0,
             operation, $"{shape} is not a shape: key/value heads must divide heads, width be positive, window not negative.");
         long queryWidth = (long)shape.Heads * shape.HeadWidth, keyWidth = (long)shape.KeyValueHeads * shape.HeadWidth;

@@ -120,7 +120,7 @@ static partial class TensorCoreAttention
             where TOutput : unmanaged where TScores : unmanaged where TRows : unmanaged where TUnit : unmanaged where TCopy : ITileCopy<TUnit>
         {
             var buffers = Device.Buffers;
-            int width = WarpTile<TOutput, TScores, TRows>.Width, columns = WarpTile<TOutput, TScores, TRows>.Columns, rows = Warps * WarpTile<TOutput, TScores, TRows>.Rows;
+            int width = AttentionWarp<TOutput, TScores, TRows>.Width, columns = AttentionWarp<TOutput, TScores, TRows>.Columns, rows = Warps * AttentionWarp<TOutput, TScores, TRows>.Rows;
             int tiles = checked((int)SequenceTile.Bound(Call.Queries, rows, Sequences.Length / 4));
             Device.Launch(QueryKernel<TOutput, TScores, TRows, TUnit, TCopy>,
                 new LaunchShape(new Index3D(tiles, Call.Heads, 1), 32 * Warps, 4 * width * (rows + 2 * columns) + 8 * rows),
@@ -132,7 +132,7 @@ static partial class TensorCoreAttention
             where TOutput : unmanaged where TScores : unmanaged where TRows : unmanaged where TUnit : unmanaged where TCopy : ITileCopy<TUnit> where TParts : IGradients
         {
             var buffers = Device.Buffers;
-            int width = WarpTile<TOutput, TScores, TRows>.Width, columns = WarpTile<TOutput, TScores, TRows>.Columns, rows = Warps * WarpTile<TOutput, TScores, TRows>.Rows;
+            int width = AttentionWarp<TOutput, TScores, TRows>.Width, columns = AttentionWarp<TOutput, TScores, TRows>.Columns, rows = Warps * AttentionWarp<TOutput, TScores, TRows>.Rows;
             int tiles = checked((int)SequenceTile.Bound(Call.Keys, rows, Sequences.Length / 4));
             Device.Launch(KeyKernel<TOutput, TScores, TRows, TUnit, TCopy, TParts>,
                 new LaunchShape(new Index3D(tiles, Call.Heads / Call.HeadsPerGroup, 1), 32 * Warps, 4 * width * (rows + 2 * columns) + 16 * columns),
@@ -149,9 +149,9 @@ static partial class TensorCoreAttention
         float sum = 0;
         if (row < delta.Length)
         {
-            for (int column = SharedTile.Chunk * (Group.IdxX & 7); column < width; column += 8 * SharedTile.Chunk)
+            for (int column = SharedRows.Chunk * (Group.IdxX & 7); column < width; column += 8 * SharedRows.Chunk)
             {
-                int count = IntrinsicMath.Min(width - column, SharedTile.Chunk);
+                int count = IntrinsicMath.Min(width - column, SharedRows.Chunk);
                 Word4 a = TCopy.Read(dy, row * width + column, count), b = TCopy.Read(y, row * width + column, count);
                 sum += Dot(a.X, b.X) + Dot(a.Y, b.Y) + (Dot(a.Z, b.Z) + Dot(a.W, b.W));
             }

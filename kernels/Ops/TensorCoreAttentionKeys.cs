@@ -38,8 +38,8 @@ static partial class TensorCoreAttention
         ArrayView<float> lse2, ArrayView<float> delta, ArrayView<TUnit> dk, ArrayView<TUnit> dv, AttentionCall call)
         where TOutput : unmanaged where TScores : unmanaged where TRows : unmanaged where TUnit : unmanaged where TCopy : ITileCopy<TUnit> where TParts : IGradients
     {
-        int rowBlocks = WarpTile<TOutput, TScores, TRows>.RowBlocks, width = WarpTile<TOutput, TScores, TRows>.Width;
-        int columns = WarpTile<TOutput, TScores, TRows>.Columns, rows = WarpTile<TOutput, TScores, TRows>.Rows;
+        int rowBlocks = AttentionWarp<TOutput, TScores, TRows>.RowBlocks, width = AttentionWarp<TOutput, TScores, TRows>.Width;
+        int columns = AttentionWarp<TOutput, TScores, TRows>.Columns, rows = AttentionWarp<TOutput, TScores, TRows>.Rows;
         int head = Grid.IdxY, queryStride = call.QueryStride, keyStride = call.KeyStride; // the head is one of keys and values
 
         // The first tiles of a sequence are seen by the most queries.
@@ -49,12 +49,12 @@ static partial class TensorCoreAttention
             long from = (long)tile.ClearFrom * keyStride + head * call.Width;
             if (TParts.OfKeys)
             {
-                SharedTile.Clear<TUnit, TCopy>(dk, from, keyStride, tile.ClearRows, call.Width);
+                SharedRows.Clear<TUnit, TCopy>(dk, from, keyStride, tile.ClearRows, call.Width);
             }
 
             if (TParts.OfValues)
             {
-                SharedTile.Clear<TUnit, TCopy>(dv, from, keyStride, tile.ClearRows, call.Width);
+                SharedRows.Clear<TUnit, TCopy>(dv, from, keyStride, tile.ClearRows, call.Width);
             }
         }
 
@@ -78,14 +78,14 @@ static partial class TensorCoreAttention
         // Keys that no query sees still get a tile, of which nothing is computed.
         int tiles = IntrinsicMath.Max(1, (endQuery - firstQuery + columns - 1) / columns), steps = tiles * call.HeadsPerGroup;
         long keyStart = (long)(tile.Key + tile.Start) * keyStride + head * call.Width;
-        SharedTile.Load<TUnit, TCopy>(keyTile, valueTile, Warps * rows, width, k, v, keyStart, keyStride, tile.Keys - tile.Start, call.Width);
+        SharedRows.Load<TUnit, TCopy>(keyTile, valueTile, Warps * rows, width, k, v, keyStart, keyStride, tile.Keys - tile.Start, call.Width);
 
-        var keyRow = SharedTile.Left(keyTile, firstRow, width);
-        var valueRow = SharedTile.Left(valueTile, firstRow, width);
-        var queryRow = SharedTile.Right(queryTile, width);
-        var outputRow = SharedTile.Right(outputTile, width);
-        var queryColumn = SharedTile.Left(queryTile, 0, width);
-        var outputColumn = SharedTile.Left(outputTile, 0, width);
+        var keyRow = SharedRows.Left(keyTile, firstRow, width);
+        var valueRow = SharedRows.Left(valueTile, firstRow, width);
+        var queryRow = SharedRows.Right(queryTile, width);
+        var outputRow = SharedRows.Right(outputTile, width);
+        var queryColumn = SharedRows.Left(queryTile, 0, width);
+        var outputColumn = SharedRows.Left(outputTile, 0, width);
         TOutput keys = default, values = default;
 
         // Step i computes what step i - 1 has loaded; step -1 only loads.
@@ -97,7 +97,7 @@ static partial class TensorCoreAttention
             if (i + 1 < steps)
             {
                 int queryHead = head * call.HeadsPerGroup + (i + 1) / tiles, next = firstQuery + (i + 1) % tiles * columns;
-                SharedTile.Load<TUnit, TCopy>(queryTile + stage - place, outputTile + stage - place, columns, width, q, dy,
+                SharedRows.Load<TUnit, TCopy>(queryTile + stage - place, outputTile + stage - place, columns, width, q, dy,
                     (long)(tile.Query + next) * queryStride + queryHead * call.Width, queryStride, tile.Queries - next, call.Width);
                 LoadNumbers(numbers + (uint)(8 * columns * ((i + 1) & 1)), columns, lse2, delta, tile, next, queryHead, call.Heads);
             }
@@ -109,7 +109,7 @@ static partial class TensorCoreAttention
             if (i >= 0 && firstKey < tile.Keys && first + columns > firstSeen && (call.Window == 0 || first < lastSeen + call.Window))
             {
                 uint logs = numbers + (uint)(8 * columns * (i & 1) + 8 * (Group.IdxX & 3));
-                var scores = AttentionTile.Multiply<TScores>(keyRow, SharedTile.Next(queryRow, place), width, rowBlocks);
+                var scores = AttentionTile.Multiply<TScores>(keyRow, SharedRows.Next(queryRow, place), width, rowBlocks);
                 if (first < lastSeen || (call.Window > 0 && first + columns > firstSeen + call.Window))
                 {
                     int seen = firstSeen + (Group.IdxX >> 2 & 7) - first - 2 * (Group.IdxX & 3);
@@ -119,14 +119,14 @@ static partial class TensorCoreAttention
                 scores = AttentionTile.ColumnExponentials(scores, logs, call.Scale2, rowBlocks);
                 if (TParts.OfValues)
                 {
-                    values = AttentionTile.MultiplyAdd(values, scores, SharedTile.Next(outputColumn, place), rowBlocks);
+                    values = AttentionTile.MultiplyAdd(values, scores, SharedRows.Next(outputColumn, place), rowBlocks);
                 }
 
                 if (TParts.OfKeys)
                 {
-                    var gradients = AttentionTile.Multiply<TScores>(valueRow, SharedTile.Next(outputRow, place), width, rowBlocks);
+                    var gradients = AttentionTile.Multiply<TScores>(valueRow, SharedRows.Next(outputRow, place), width, rowBlocks);
                     gradients = AttentionTile.ColumnDifferences(gradients, scores, logs + (uint)(4 * columns), rowBlocks);
-                    keys = AttentionTile.MultiplyAdd(keys, gradients, SharedTile.Next(queryColumn, place), rowBlocks);
+                    keys = AttentionTile.MultiplyAdd(keys, gradients, SharedRows.Next(queryColumn, place), rowBlocks);
                 }
             }
         }
@@ -135,16 +135,16 @@ static partial class TensorCoreAttention
         if (TParts.OfKeys)
         {
             keys = AttentionTile.Scale(keys, AttentionTile.Rows<TRows>(call.Scale));
-            AttentionTile.Store(keys, SharedTile.Fragment(keyTile, firstRow, width), rowBlocks);
+            AttentionTile.Store(keys, SharedRows.Fragment(keyTile, firstRow, width), rowBlocks);
             Warp.Barrier(); // the warp's dk is there for all its lanes
-            SharedTile.Store<TUnit, TCopy>(keyTile, firstRow, rows, width, dk, keyStart, keyStride, tile.Keys - tile.Start, call.Width);
+            SharedRows.Store<TUnit, TCopy>(keyTile, firstRow, rows, width, dk, keyStart, keyStride, tile.Keys - tile.Start, call.Width);
         }
 
         if (TParts.OfValues)
         {
-            AttentionTile.Store(values, SharedTile.Fragment(valueTile, firstRow, width), rowBlocks);
+            AttentionTile.Store(values, SharedRows.Fragment(valueTile, firstRow, width), rowBlocks);
             Warp.Barrier(); // the warp's dv is there for all its lanes
-            SharedTile.Store<TUnit, TCopy>(valueTile, firstRow, rows, width, dv, keyStart, keyStride, tile.Keys - tile.Start, call.Width);
+            SharedRows.Store<TUnit, TCopy>(valueTile, firstRow, rows, width, dv, keyStart, keyStride, tile.Keys - tile.Start, call.Width);
         }
     }
 }

@@ -9,15 +9,15 @@ static partial class TensorCoreAttention
         ArrayView<float> lse2, ArrayView<float> delta, ArrayView<TUnit> dq, AttentionCall call)
         where TOutput : unmanaged where TScores : unmanaged where TRows : unmanaged where TUnit : unmanaged where TCopy : ITileCopy<TUnit>
     {
-        int rowBlocks = WarpTile<TOutput, TScores, TRows>.RowBlocks, width = WarpTile<TOutput, TScores, TRows>.Width;
-        int columns = WarpTile<TOutput, TScores, TRows>.Columns, rows = WarpTile<TOutput, TScores, TRows>.Rows;
+        int rowBlocks = AttentionWarp<TOutput, TScores, TRows>.RowBlocks, width = AttentionWarp<TOutput, TScores, TRows>.Width;
+        int columns = AttentionWarp<TOutput, TScores, TRows>.Columns, rows = AttentionWarp<TOutput, TScores, TRows>.Rows;
         int head = Grid.IdxY, queryStride = call.QueryStride, keyStride = call.KeyStride;
 
         // The last tiles of a sequence see the most keys and go first.
         var tile = SequenceTile.Find(sequences, 0, Grid.DimX - 1 - Grid.IdxX, Warps * rows, call.Queries);
         if (tile.ClearRows > 0)
         {
-            SharedTile.Clear<TUnit, TCopy>(dq, (long)tile.ClearFrom * queryStride + head * call.Width, queryStride, tile.ClearRows, call.Width);
+            SharedRows.Clear<TUnit, TCopy>(dq, (long)tile.ClearFrom * queryStride + head * call.Width, queryStride, tile.ClearRows, call.Width);
         }
 
         if (!tile.Exists)
@@ -36,16 +36,16 @@ static partial class TensorCoreAttention
         int tiles = (lastKeys - firstKey + columns - 1) / columns;
         long queryStart = (long)(tile.Query + tile.Start) * queryStride + head * call.Width;
         long keyStart = (long)tile.Key * keyStride + head / call.HeadsPerGroup * call.Width;
-        SharedTile.Load<TUnit, TCopy>(queryTile, outputTile, Warps * rows, width, q, dy, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
-        SharedTile.Load<TUnit, TCopy>(keyTile, valueTile, columns, width, k, v, keyStart + (long)firstKey * keyStride, keyStride, tile.Keys - firstKey, call.Width);
+        SharedRows.Load<TUnit, TCopy>(queryTile, outputTile, Warps * rows, width, q, dy, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
+        SharedRows.Load<TUnit, TCopy>(keyTile, valueTile, columns, width, k, v, keyStart + (long)firstKey * keyStride, keyStride, tile.Keys - firstKey, call.Width);
         LoadNumbers(numbers, Warps * rows, lse2, delta, tile, tile.Start, head, call.Heads);
         Intrinsics.CopyAsyncCommit();
 
-        var queryRow = SharedTile.Left(queryTile, firstRow, width);
-        var outputRow = SharedTile.Left(outputTile, firstRow, width);
-        var keyRow = SharedTile.Right(keyTile, width);
-        var valueRow = SharedTile.Right(valueTile, width);
-        var keyColumn = SharedTile.Left(keyTile, 0, width);
+        var queryRow = SharedRows.Left(queryTile, firstRow, width);
+        var outputRow = SharedRows.Left(outputTile, firstRow, width);
+        var keyRow = SharedRows.Right(keyTile, width);
+        var valueRow = SharedRows.Right(valueTile, width);
+        var keyColumn = SharedRows.Left(keyTile, 0, width);
         Intrinsics.CopyAsyncWait(0);
         Group.Barrier(); // all numbers are there
         int row = firstRow + (Group.IdxX >> 2 & 7); // the lane's first
@@ -60,7 +60,7 @@ static partial class TensorCoreAttention
             uint place = (uint)(i & 1) * stage;
             if (i + 1 < tiles)
             {
-                SharedTile.Load<TUnit, TCopy>(keyTile + stage - place, valueTile + stage - place, columns, width, k, v, keyStart + (long)next * keyStride, keyStride,
+                SharedRows.Load<TUnit, TCopy>(keyTile + stage - place, valueTile + stage - place, columns, width, k, v, keyStart + (long)next * keyStride, keyStride,
                     tile.Keys - next, call.Width);
             }
 
@@ -70,7 +70,7 @@ static partial class TensorCoreAttention
             int firstEnd = tile.Offset + firstQuery + 1, lastEnd = firstEnd + rows - 1;
             if (firstQuery < tile.Queries && first < lastEnd && (call.Window == 0 || first + columns > firstEnd - call.Window))
             {
-                var scores = AttentionTile.Multiply<TScores>(queryRow, SharedTile.Next(keyRow, place), width, rowBlocks);
+                var scores = AttentionTile.Multiply<TScores>(queryRow, SharedRows.Next(keyRow, place), width, rowBlocks);
                 if (first + columns > firstEnd || (call.Window > 0 && first < lastEnd - call.Window))
                 {
                     int end = tile.Offset + tile.Start + row + 1 - first - 2 * (Group.IdxX & 3);
@@ -78,17 +78,17 @@ static partial class TensorCoreAttention
                 }
 
                 scores = AttentionTile.Exponentials(scores, logs, call.Scale2);
-                var gradients = AttentionTile.Multiply<TScores>(outputRow, SharedTile.Next(valueRow, place), width, rowBlocks);
+                var gradients = AttentionTile.Multiply<TScores>(outputRow, SharedRows.Next(valueRow, place), width, rowBlocks);
                 gradients = AttentionTile.Differences(gradients, scores, deltas);
-                output = AttentionTile.MultiplyAdd(output, gradients, SharedTile.Next(keyColumn, place), rowBlocks);
+                output = AttentionTile.MultiplyAdd(output, gradients, SharedRows.Next(keyColumn, place), rowBlocks);
             }
         }
 
         output = AttentionTile.Scale(output, AttentionTile.Rows<TRows>(call.Scale));
         Warp.Barrier(); // all lanes are done with the queries
-        AttentionTile.Store(output, SharedTile.Fragment(queryTile, firstRow, width), rowBlocks);
+        AttentionTile.Store(output, SharedRows.Fragment(queryTile, firstRow, width), rowBlocks);
         Warp.Barrier(); // the warp's dq is there for all its lanes
-        SharedTile.Store<TUnit, TCopy>(queryTile, firstRow, rows, width, dq, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
+        SharedRows.Store<TUnit, TCopy>(queryTile, firstRow, rows, width, dq, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
     }
 
     /// <summary>Starts copying lse·log₂e and D of a head's queries of a sequence to shared memory, one after the other; 0 where there is no query.</summary>

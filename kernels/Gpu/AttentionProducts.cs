@@ -1,0 +1,285 @@
+using ILGPU;
+
+namespace IlgpuPeft.Kernels;
+
+/// <summary>Four by four sums of one thread.</summary>
+struct Block4x4
+{
+    public Float4 R0, R1, R2, R3;
+}
+
+/// <summary>A thread's share of a tile's outputs: of each 64 columns a block. Kernels for narrow heads use the first blocks only.</summary>
+struct Sums
+{
+    public Block4x4 B0, B1, B2, B3;
+}
+
+/// <summary>
+/// The two products that attention is made of, without tensor cores, for a tile of rows and a tile of 64 columns. Eight rows belong to a warp. Both operands pass through shared memory,
+/// 64 floats of a row at a time: on the left one row for each row of the tile, first queries (or keys), then the tile's probabilities; on the right one for each column, first keys,
+/// then values. Half a warp owns rows 4·(thread/16) to + 3; its lane l columns l, l + 16, l + 32 and l + 48 of scores, and columns 4·l to 4·l + 3 of each 64 of outputs.
+/// Rows are 17 quads apart: a quarter of a warp that reads quads of eight rows finds them in different banks.
+/// </summary>
+/// <typeparam name="TWarps">Warps of a group.</typeparam>
+static class AttentionProducts<TWarps> where TWarps : unmanaged, IConstant
+{
+    /// <summary>Columns of a tile, and floats of a chunk.</summary>
+    public const int Columns = 64;
+
+    const int Stride = 17;
+
+    /// <summary>Rows of a tile.</summary>
+    public static int Rows => 8 * TWarps.Value;
+
+    /// <summary>Threads of a group.</summary>
+    public static int Threads => 32 * TWarps.Value;
+
+    /// <summary>Shared memory of a group.</summary>
+    public static int SharedBytes => (Rows + Columns) * Stride * 16;
+
+    /// <summary>The first of this thread's four rows.</summary>
+    public static int Row => Group.IdxX / 16 * 4;
+
+    /// <summary>The first of this thread's columns of scores.</summary>
+    public static int Column => Group.IdxX % 16;
+
+    static ArrayView<Float4> Left => SharedMemory.GetDynamic<Float4>();
+
+    static ArrayView<Float4> Right => SharedMemory.GetDynamic<Float4>().SubView(Rows * Stride);
+
+    /// <summary>The n-th of the rows that this thread brings in from <paramref name="first"/> on, n from 0 to 3.</summary>
+    public static int Loads(int n, int first = 0) => first + Group.IdxX / 16 + n * 2 * TWarps.Value;
+
+    /// <summary>The rows that this thread brings in from <paramref name="first"/> on, of a tile of <paramref name="count"/> rows; past its end the last one again.</summary>
+    public static RowStarts Starts(long start, long stride, int count, int first = 0)
+    {
+        RowStarts starts = default;
+        starts.A = start + Math.Min(Loads(0, first), count - 1) * stride;
+        starts.B = start + Math.Min(Loads(1, first), count - 1) * stride;
+        starts.C = start + Math.Min(Loads(2, first), count - 1) * stride;
+        starts.D = start + Math.Min(Loads(3, first), count - 1) * stride;
+        return starts;
+    }
+
+    /// <summary>Scores: a·bᵀ over the whole width, rows of a against columns that are rows of b.</summary>
+    /// <param name="a">Tensor of the rows.</param>
+    /// <param name="rows">Where the rows that this thread brings in begin.</param>
+    /// <param name="b">Tensor of the columns.</param>
+    /// <param name="start">Where the first column's row begins.</param>
+    /// <param name="stride">From one column's row to the next.</param>
+    /// <param name="count">Columns of the tile.</param>
+    /// <param name="busy">Whether this warp has rows.</param>
+    /// <param name="heads">How rows are read.</param>
+    public static Block4x4 Scores<T>(ArrayView<T> a, RowStarts rows, ArrayView<T> b, long start, long stride, int count, bool busy, HeadRows heads) where T : unmanaged, IElement<T>
+    {
+        var sums = default(Block4x4);
+        for (int column = 0; column < heads.Width; column += Columns)
+        {
+            Group.Barrier(); // whoever read what was in shared memory is done
+            Load(a, rows, column, heads, Left, 0);
+            LoadRight(b, start, stride, count, column, heads);
+            Group.Barrier(); // both chunks are in
+            sums = MultiplyTransposed(sums, busy ? (Math.Min(heads.Width - column, Columns) + 3) / 4 : 0);
+        }
+
+        return sums;
+    }
+
+    /// <summary>Puts probabilities on the left, into the rows of this warp.</summary>
+    public static void Put(Block4x4 block)
+    {
+        Warp.Barrier(); // the warp has read what was in its rows
+        var to = Left.Cast<float>().SubView(4 * Row * Stride + Column);
+        Put(to, block.R0);
+        Put(to.SubView(4 * Stride), block.R1);
+        Put(to.SubView(8 * Stride), block.R2);
+        Put(to.SubView(12 * Stride), block.R3);
+    }
+
+    /// <summary>Adds the probabilities on the left times x, of which the tile's columns are rows.</summary>
+    /// <typeparam name="T">Element of x.</typeparam>
+    /// <typeparam name="TBlocks">Blocks of 64 columns that x has, rounded up to 1, 2 or 4.</typeparam>
+    /// <param name="sums">What is added to.</param>
+    /// <param name="x">Values, or whatever the probabilities weigh.</param>
+    /// <param name="start">Where the first row begins.</param>
+    /// <param name="stride">From one row to the next.</param>
+    /// <param name="count">Columns of the tile.</param>
+    /// <param name="busy">Whether this warp has rows.</param>
+    /// <param name="heads">How rows are read.</param>
+    public static Sums AddWeighted<T, TBlocks>(Sums sums, ArrayView<T> x, long start, long stride, int count, bool busy, HeadRows heads)
+        where T : unmanaged, IElement<T> where TBlocks : unmanaged, IConstant
+    {
+        int quads = busy ? (count + 3) / 4 : 0;
+        sums.B0 = AddWeighted(sums.B0, x, start, stride, count, 0, quads, heads);
+        if (TBlocks.Value > 1)
+        {
+            sums.B1 = AddWeighted(sums.B1, x, start, stride, count, Columns, quads, heads);
+        }
+
+        if (TBlocks.Value > 2)
+        {
+            sums.B2 = AddWeighted(sums.B2, x, start, stride, count, 2 * Columns, quads, heads);
+            sums.B3 = AddWeighted(sums.B3, x, start, stride, count, 3 * Columns, quads, heads);
+        }
+
+        return sums;
+    }
+
+    /// <summary>Multiplies each row by its factor.</summary>
+    public static Sums Scaled<TBlocks>(Sums sums, Float4 factors) where TBlocks : unmanaged, IConstant
+    {
+        sums.B0 = Scaled(sums.B0, factors);
+        if (TBlocks.Value > 1)
+        {
+            sums.B1 = Scaled(sums.B1, factors);
+        }
+
+        if (TBlocks.Value > 2)
+        {
+            sums.B2 = Scaled(sums.B2, factors);
+            sums.B3 = Scaled(sums.B3, factors);
+        }
+
+        return sums;
+    }
+
+    /// <summary>Writes the rows of this thread.</summary>
+    /// <param name="y">Output.</param>
+    /// <param name="starts">Where the four rows begin; negative for those past the end of the tile.</param>
+    /// <param name="sums">The rows.</param>
+    /// <param name="heads">How rows are written.</param>
+    public static void Write<T, TBlocks>(ArrayView<T> y, RowStarts starts, Sums sums, HeadRows heads) where T : unmanaged, IElement<T> where TBlocks : unmanaged, IConstant
+    {
+        Write(y, starts, 0, sums.B0, heads);
+        if (TBlocks.Value > 1)
+        {
+            Write(y, starts, Columns, sums.B1, heads);
+        }
+
+        if (TBlocks.Value > 2)
+        {
+            Write(y, starts, 2 * Columns, sums.B2, heads);
+            Write(y, starts, 3 * Columns, sums.B3, heads);
+        }
+    }
+
+    /// <summary>The sum over the 16 lanes that share a row.</summary>
+    public static float SumOfLanes(float x)
+    {
+        for (int distance = 8; distance > 0; distance >>= 1)
+        {
+            x += Warp.ShuffleXor(x, distance);
+        }
+
+        return x;
+    }
+
+    /// <summary>Brings a chunk of rows, from <paramref name="column"/> on, into shared memory as floats; zeros past the width.</summary>
+    static void Load<T>(ArrayView<T> x, RowStarts starts, int column, HeadRows heads, ArrayView<Float4> to, int first) where T : unmanaged, IElement<T>
+    {
+        int quad = Group.IdxX % 16;
+        var (a, b, c, d) = heads.Read(x, starts, column + 4 * quad);
+        to[Loads(0, first) * Stride + quad] = a;
+        to[Loads(1, first) * Stride + quad] = b;
+        to[Loads(2, first) * Stride + quad] = c;
+        to[Loads(3, first) * Stride + quad] = d;
+    }
+
+    static void LoadRight<T>(ArrayView<T> x, long start, long stride, int count, int column, HeadRows heads) where T : unmanaged, IElement<T>
+    {
+        for (int first = 0; first < Columns; first += Rows)
+        {
+            Load(x, Starts(start, stride, count, first), column, heads, Right, first);
+        }
+    }
+
+    static Block4x4 AddWeighted<T>(Block4x4 sums, ArrayView<T> x, long start, long stride, int count, int column, int quads, HeadRows heads) where T : unmanaged, IElement<T>
+    {
+        Group.Barrier(); // whoever read the right side is done
+        LoadRight(x, start, stride, count, column, heads);
+        Group.Barrier(); // both sides are in
+        return Multiply(sums, quads);
+    }
+
+    static void Put(ArrayView<float> row, Float4 value)
+    {
+        row[0] = value.X;
+        row[16] = value.Y;
+        row[32] = value.Z;
+        row[48] = value.W;
+    }
+
+    static void Write<T>(ArrayView<T> y, RowStarts starts, int column, Block4x4 block, HeadRows heads) where T : unmanaged, IElement<T>
+    {
+        WriteRow(y, starts.A, column, block.R0, heads);
+        WriteRow(y, starts.B, column, block.R1, heads);
+        WriteRow(y, starts.C, column, block.R2, heads);
+        WriteRow(y, starts.D, column, block.R3, heads);
+    }
+
+    static void WriteRow<T>(ArrayView<T> y, long start, int column, Float4 value, HeadRows heads) where T : unmanaged, IElement<T>
+    {
+        if (start >= 0)
+        {
+            heads.Write(y, start, column + 4 * (Group.IdxX % 16), value);
+        }
+    }
+
+    static Block4x4 Scaled(Block4x4 block, Float4 factors) => new()
+    {
+        R0 = Scaled(block.R0, factors.X),
+        R1 = Scaled(block.R1, factors.Y),
+        R2 = Scaled(block.R2, factors.Z),
+        R3 = Scaled(block.R3, factors.W),
+    };
+
+    static Float4 Scaled(Float4 x, float factor) => new() { X = x.X * factor, Y = x.Y * factor, Z = x.Z * factor, W = x.W * factor };
+
+    static Block4x4 MultiplyTransposed(Block4x4 sums, int quads)
+    {
+        var left = Left.SubView(Row * Stride);
+        var right = Right.SubView(Column * Stride);
+        for (int i = 0; i < quads; i++)
+        {
+            var a = left.SubView(i);
+            var b = right.SubView(i);
+            Float4 b0 = b[0], b1 = b[16 * Stride], b2 = b[32 * Stride], b3 = b[48 * Stride];
+            sums.R0 = AddDots(sums.R0, a[0], b0, b1, b2, b3);
+            sums.R1 = AddDots(sums.R1, a[Stride], b0, b1, b2, b3);
+            sums.R2 = AddDots(sums.R2, a[2 * Stride], b0, b1, b2, b3);
+            sums.R3 = AddDots(sums.R3, a[3 * Stride], b0, b1, b2, b3);
+        }
+
+        return sums;
+    }
+
+    static Block4x4 Multiply(Block4x4 sums, int quads)
+    {
+        var left = Left.SubView(Row * Stride);
+        var right = Right.SubView(Group.IdxX % 16);
+        for (int i = 0; i < quads; i++)
+        {
+            var a = left.SubView(i);
+            var b = right.SubView(4 * Stride * i);
+            Float4 b0 = b[0], b1 = b[Stride], b2 = b[2 * Stride], b3 = b[3 * Stride];
+            sums.R0 = AddRows(sums.R0, a[0], b0, b1, b2, b3);
+            sums.R1 = AddRows(sums.R1, a[Stride], b0, b1, b2, b3);
+            sums.R2 = AddRows(sums.R2, a[2 * Stride], b0, b1, b2, b3);
+            sums.R3 = AddRows(sums.R3, a[3 * Stride], b0, b1, b2, b3);
+        }
+
+        return sums;
+    }
+
+    static Float4 AddDots(Float4 sums, Float4 a, Float4 b0, Float4 b1, Float4 b2, Float4 b3) =>
+        new() { X = AddDot(sums.X, a, b0), Y = AddDot(sums.Y, a, b1), Z = AddDot(sums.Z, a, b2), W = AddDot(sums.W, a, b3) };
+
+    static float AddDot(float sum, Float4 a, Float4 b) =>
+        Intrinsics.Fma(a.W, b.W, Intrinsics.Fma(a.Z, b.Z, Intrinsics.Fma(a.Y, b.Y, Intrinsics.Fma(a.X, b.X, sum))));
+
+    static Float4 AddRows(Float4 sums, Float4 a, Float4 b0, Float4 b1, Float4 b2, Float4 b3) =>
+        AddRow(AddRow(AddRow(AddRow(sums, a.X, b0), a.Y, b1), a.Z, b2), a.W, b3);
+
+    static Float4 AddRow(Float4 sums, float a, Float4 b) =>
+        new() { X = Intrinsics.Fma(a, b.X, sums.X), Y = Intrinsics.Fma(a, b.Y, sums.Y), Z = Intrinsics.Fma(a, b.Z, sums.Z), W = Intrinsics.Fma(a, b.W, sums.W) };
+}

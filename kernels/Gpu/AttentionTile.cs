@@ -102,6 +102,11 @@ static class AttentionTile
     [IntrinsicImplementation]
     public static void StoreRows<TRows>(TRows rows, uint address) where TRows : unmanaged => throw new NotSupportedException();
 
+    /// <summary>The numbers of rows from floats in shared memory.</summary>
+    /// <param name="address">Of the lane's first row.</param>
+    [IntrinsicImplementation]
+    public static TRows LoadRows<TRows>(uint address) where TRows : unmanaged => throw new NotSupportedException();
+
     /// <summary>p · (dp - shift of the row), in place.</summary>
     [IntrinsicImplementation]
     public static TScores Differences<TScores, TRows>(TScores dp, TScores p, TRows shift) where TScores : unmanaged where TRows : unmanaged =>

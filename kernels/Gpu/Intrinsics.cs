@@ -74,6 +74,18 @@ static class Intrinsics
     [IntrinsicImplementation]
     public static uint SharedAddress(ref Word4 place) => throw new NotSupportedException();
 
+    /// <summary>Reads 16 bytes of shared memory: <c>ld.shared.v4.b32</c>.</summary>
+    [IntrinsicImplementation]
+    public static Word4 LoadShared(uint shared) => throw new NotSupportedException();
+
+    /// <summary>Reads a float of shared memory: <c>ld.shared.f32</c>.</summary>
+    [IntrinsicImplementation]
+    public static float LoadSharedFloat(uint shared) => throw new NotSupportedException();
+
+    /// <summary>Writes 16 bytes of shared memory: <c>st.shared.v4.b32</c>.</summary>
+    [IntrinsicImplementation]
+    public static void StoreShared(uint shared, Word4 values) => throw new NotSupportedException();
+
     /// <summary>Starts copying 16 bytes from global to shared memory past the registers: <c>cp.async.cg.shared.global</c>.</summary>
     /// <param name="shared">From <see cref="SharedAddress"/>; a multiple of 16.</param>
     /// <param name="global">Aligned to 16 bytes; not read where <paramref name="bytes"/> is 0.</param>

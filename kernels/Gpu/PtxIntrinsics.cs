@@ -61,6 +61,27 @@ static class PtxIntrinsics
         command.AppendArgument(address);
     }
 
+    public static void LoadShared(PTXBackend backend, PTXCodeGenerator generator, Value value) => LoadFour(generator, value, "ld.shared.v4.b32");
+
+    public static void LoadSharedFloat(PTXBackend backend, PTXCodeGenerator generator, Value value)
+    {
+        var address = Hardware(generator, generator.LoadPrimitive(((MethodCall)value)[0]));
+        var result = generator.AllocateHardware(value);
+        using var command = generator.BeginCommand("ld.shared.f32");
+        command.AppendArgument(result);
+        command.AppendArgumentValue(address);
+    }
+
+    public static void StoreShared(PTXBackend backend, PTXCodeGenerator generator, Value value)
+    {
+        var call = (MethodCall)value;
+        var address = Hardware(generator, generator.LoadPrimitive(call[0]));
+        var values = Registers(generator, call[1]);
+        using var command = generator.BeginCommand("st.shared.v4.b32");
+        command.AppendArgumentValue(address);
+        command.AppendVectorArgument(values);
+    }
+
     public static void CopyAsync16(PTXBackend backend, PTXCodeGenerator generator, Value value) => CopyAsync(generator, value, "cp.async.cg.shared.global", 16);
 
     public static void CopyAsync4(PTXBackend backend, PTXCodeGenerator generator, Value value) => CopyAsync(generator, value, "cp.async.ca.shared.global", 4);
@@ -73,10 +94,10 @@ static class PtxIntrinsics
         command.AppendConstant(((PrimitiveValue)((MethodCall)value)[0].Resolve()).Int32Value);
     }
 
-    public static void LoadMatrix4(PTXBackend backend, PTXCodeGenerator generator, Value value) => LoadMatrix(generator, value, "ldmatrix.sync.aligned.m8n8.x4.shared.b16");
+    public static void LoadMatrix4(PTXBackend backend, PTXCodeGenerator generator, Value value) => LoadFour(generator, value, "ldmatrix.sync.aligned.m8n8.x4.shared.b16");
 
     public static void LoadMatrix4Transposed(PTXBackend backend, PTXCodeGenerator generator, Value value) =>
-        LoadMatrix(generator, value, "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16");
+        LoadFour(generator, value, "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16");
 
     public static void MultiplyAdd(PTXBackend backend, PTXCodeGenerator generator, Value value)
     {
@@ -163,7 +184,7 @@ static class PtxIntrinsics
         }
     }
 
-    static void LoadMatrix(PTXCodeGenerator generator, Value value, string instruction)
+    static void LoadFour(PTXCodeGenerator generator, Value value, string instruction)
     {
         var address = Hardware(generator, generator.LoadPrimitive(((MethodCall)value)[0]));
         generator.Allocate(value);

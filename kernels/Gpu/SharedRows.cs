@@ -18,8 +18,8 @@ static class SharedRows
     /// <summary>What is exclusive-ored into the chunk numbers of a row.</summary>
     public static int Swizzle(int row, int width) => ((row * (SwizzleMask(width) + 1)) >> 3) & SwizzleMask(width);
 
-    /// <summary>The place of a chunk, in chunks from the start of its tile.</summary>
-    public static int Place(int row, int chunk, int width) => row * (width / Chunk) + (chunk ^ Swizzle(row, width));
+    /// <summary>The address of a chunk in a tile at a shared address.</summary>
+    public static uint Place(uint tile, int row, int chunk, int width) => tile + (uint)(16 * (row * (width / Chunk) + (chunk ^ Swizzle(row, width))));
 
     /// <summary>A lane's row of a tile at a shared address, from a chunk of it on.</summary>
     public static MatrixRow Row(uint tile, int row, int chunk, int width) =>
@@ -39,12 +39,11 @@ static class SharedRows
         return row;
     }
 
-    /// <summary>The tile <paramref name="bytes"/> further on.</summary>
-    public static MatrixRow Next(MatrixRow row, int bytes) => new() { Address = row.Address + (uint)bytes, Swizzle = row.Swizzle };
+    /// <summary>The same row of the tile <paramref name="bytes"/> further on.</summary>
+    public static MatrixRow Next(MatrixRow row, uint bytes) => new() { Address = row.Address + bytes, Swizzle = row.Swizzle };
 
     /// <summary>Starts copying rows into a tile, by all threads of the group; rows from <paramref name="rows"/> on and columns from <paramref name="columns"/> on become zero.</summary>
-    /// <param name="shared">All shared memory.</param>
-    /// <param name="tile">Where the tile begins, in chunks.</param>
+    /// <param name="tile">Shared address of the tile.</param>
     /// <param name="tileRows">Rows of the tile.</param>
     /// <param name="width">Columns of the tile.</param>
     /// <param name="source">What is copied from.</param>
@@ -52,22 +51,39 @@ static class SharedRows
     /// <param name="stride">Elements from row to row.</param>
     /// <param name="rows">Rows that there are.</param>
     /// <param name="columns">Columns that there are.</param>
-    public static void Load<TUnit, TCopy>(ArrayView<Word4> shared, int tile, int tileRows, int width, ArrayView<TUnit> source, long start, int stride, int rows, int columns)
+    public static void Load<TUnit, TCopy>(uint tile, int tileRows, int width, ArrayView<TUnit> source, long start, int stride, int rows, int columns)
         where TUnit : unmanaged where TCopy : ITileCopy<TUnit>
     {
-        int chunks = width / Chunk, step = Group.DimX / chunks, chunk = Group.IdxX % chunks, row = Group.IdxX / chunks; // a thread keeps to one chunk of every row
+        // A thread keeps to one chunk of its rows.
+        int chunks = width / Chunk, step = Group.DimX / chunks, chunk = Group.IdxX % chunks, row = Group.IdxX / chunks;
         int count = IntrinsicMath.Clamp(columns - chunk * Chunk, 0, Chunk);
         long at = start + (long)row * stride + chunk * Chunk;
         for (row = row < step ? row : tileRows; row < tileRows; row += step)
         {
-            TCopy.Load(source, at, row < rows ? count : 0, shared, tile + Place(row, chunk, width));
+            TCopy.Load(source, at, row < rows ? count : 0, Place(tile, row, chunk, width));
+            at += (long)step * stride;
+        }
+    }
+
+    /// <summary><see cref="Load{TUnit, TCopy}(uint, int, int, ArrayView{TUnit}, long, int, int, int)"/> of the same rows of two tensors into two tiles.</summary>
+    public static void Load<TUnit, TCopy>(uint tile, uint secondTile, int tileRows, int width, ArrayView<TUnit> source, ArrayView<TUnit> second, long start, int stride, int rows,
+        int columns) where TUnit : unmanaged where TCopy : ITileCopy<TUnit>
+    {
+        int chunks = width / Chunk, step = Group.DimX / chunks, chunk = Group.IdxX % chunks, row = Group.IdxX / chunks;
+        int count = IntrinsicMath.Clamp(columns - chunk * Chunk, 0, Chunk);
+        long at = start + (long)row * stride + chunk * Chunk;
+        for (row = row < step ? row : tileRows; row < tileRows; row += step)
+        {
+            uint place = Place(tile, row, chunk, width);
+            TCopy.Load(source, at, row < rows ? count : 0, place);
+            TCopy.Load(second, at, row < rows ? count : 0, place + (secondTile - tile));
             at += (long)step * stride;
         }
     }
 
     /// <summary>Copies the rows of a warp out of a tile, by all its lanes.</summary>
-    public static void Store<TUnit, TCopy>(ArrayView<Word4> shared, int tile, int firstRow, int tileRows, int width, ArrayView<TUnit> destination, long start, int stride, int rows,
-        int columns) where TUnit : unmanaged where TCopy : ITileCopy<TUnit>
+    public static void Store<TUnit, TCopy>(uint tile, int firstRow, int tileRows, int width, ArrayView<TUnit> destination, long start, int stride, int rows, int columns)
+        where TUnit : unmanaged where TCopy : ITileCopy<TUnit>
     {
         for (int i = Group.IdxX & 31; i < tileRows * (width / Chunk); i += 32)
         {
@@ -75,7 +91,7 @@ static class SharedRows
             int count = row < rows ? IntrinsicMath.Clamp(columns - chunk * Chunk, 0, Chunk) : 0;
             if (count > 0)
             {
-                TCopy.Store(destination, start + (long)row * stride + chunk * Chunk, count, shared[tile + Place(row, chunk, width)]);
+                TCopy.Store(destination, start + (long)row * stride + chunk * Chunk, count, Intrinsics.LoadShared(Place(tile, row, chunk, width)));
             }
         }
     }

@@ -5,8 +5,8 @@ namespace IlgpuPeft.Kernels;
 /// <summary>How chunks of eight bfloat16 values move between global memory, seen as <typeparamref name="TUnit"/>, and shared memory.</summary>
 interface ITileCopy<TUnit> where TUnit : unmanaged
 {
-    /// <summary>Copies <paramref name="count"/> values from element <paramref name="at"/> on to a chunk of shared memory, whose rest becomes zero.</summary>
-    static abstract void Load(ArrayView<TUnit> source, long at, int count, ArrayView<Word4> shared, int chunk);
+    /// <summary>Copies <paramref name="count"/> values from element <paramref name="at"/> on to a chunk at a shared address, whose rest becomes zero.</summary>
+    static abstract void Load(ArrayView<TUnit> source, long at, int count, uint shared);
 
     /// <summary>The <paramref name="count"/> values from element <paramref name="at"/> on, then zeros; <paramref name="count"/> is positive.</summary>
     static abstract Word4 Read(ArrayView<TUnit> source, long at, int count);
@@ -30,8 +30,7 @@ struct ChunkCopy : ITileCopy<Word4>
         return aligned;
     }
 
-    public static void Load(ArrayView<Word4> source, long at, int count, ArrayView<Word4> shared, int chunk) =>
-        Intrinsics.CopyAsync16(Intrinsics.SharedAddress(ref shared[chunk]), ref source[at / SharedRows.Chunk], 2 * count);
+    public static void Load(ArrayView<Word4> source, long at, int count, uint shared) => Intrinsics.CopyAsync16(shared, ref source[at / SharedRows.Chunk], 2 * count);
 
     public static Word4 Read(ArrayView<Word4> source, long at, int count) => source[at / SharedRows.Chunk];
 
@@ -41,7 +40,7 @@ struct ChunkCopy : ITileCopy<Word4>
 /// <summary>Value by value: for rows of any width.</summary>
 struct ElementCopy : ITileCopy<ushort>
 {
-    public static void Load(ArrayView<ushort> source, long at, int count, ArrayView<Word4> shared, int chunk) => shared[chunk] = Read(source, at, count);
+    public static void Load(ArrayView<ushort> source, long at, int count, uint shared) => Intrinsics.StoreShared(shared, Read(source, at, count));
 
     public static Word4 Read(ArrayView<ushort> source, long at, int count) => new()
     {

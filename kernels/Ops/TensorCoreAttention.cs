@@ -104,47 +104,45 @@ static partial class TensorCoreAttention
             return;
         }
 
-        // Shared memory, in chunks: queries (later the output), two stages of keys and of values, and the lse of each query.
-        int stage = columns * width / SharedRows.Chunk, keyTile = Warps * rows * width / SharedRows.Chunk, valueTile = keyTile + 2 * stage;
-        var shared = SharedMemory.GetDynamic<Word4>();
-        uint address = Intrinsics.SharedAddress(ref shared[0]);
+        // Shared memory: queries (later the output), two stages of keys and of values, the lse of each query.
+        uint stage = (uint)(2 * columns * width), queryTile = Intrinsics.SharedAddress(ref SharedMemory.GetDynamic<Word4>()[0]);
+        uint keyTile = queryTile + (uint)(2 * Warps * rows * width), valueTile = keyTile + 2 * stage, lseTile = valueTile + 2 * stage;
 
         int firstRow = Group.IdxX / 32 * rows, firstQuery = tile.Start + firstRow; // of the warp
         int lastKeys = tile.Offset + IntrinsicMath.Min(tile.Start + Warps * rows, tile.Queries);
         int firstKey = call.Window > 0 ? IntrinsicMath.Max(0, tile.Offset + tile.Start + 1 - call.Window) : 0;
         int tiles = (lastKeys - firstKey + columns - 1) / columns;
         long queryStart = (long)(tile.Query + tile.Start) * queryStride + head * call.Width;
-        long keyStart = (long)(tile.Key + firstKey) * keyStride + head / call.HeadsPerGroup * call.Width;
-        SharedRows.Load<TUnit, TCopy>(shared, 0, Warps * rows, width, q, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
-        SharedRows.Load<TUnit, TCopy>(shared, keyTile, columns, width, k, keyStart, keyStride, tile.Keys - firstKey, call.Width);
-        SharedRows.Load<TUnit, TCopy>(shared, valueTile, columns, width, v, keyStart, keyStride, tile.Keys - firstKey, call.Width);
-        Intrinsics.CopyAsyncCommit();
+        long keyStart = (long)tile.Key * keyStride + head / call.HeadsPerGroup * call.Width;
+        SharedRows.Load<TUnit, TCopy>(queryTile, Warps * rows, width, q, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
 
-        var queryRow = SharedRows.Left(address, firstRow, width);
-        var keyRow = SharedRows.Right(address + (uint)(16 * keyTile), width);
-        var valueRow = SharedRows.Left(address + (uint)(16 * valueTile), 0, width);
+        var queryRow = SharedRows.Left(queryTile, firstRow, width);
+        var keyRow = SharedRows.Right(keyTile, width);
+        var valueRow = SharedRows.Left(valueTile, 0, width);
         TOutput output = default;
         var maxima = AttentionTile.Rows<TRows>(float.MinValue);
         TRows sums = default;
-        for (int i = 0; i < tiles; i++)
+
+        // Step i computes what step i - 1 has loaded; step -1 only loads.
+        for (int i = -1; i < tiles; i++)
         {
             Intrinsics.CopyAsyncWait(0);
             Group.Barrier(); // tile i is there for all, and all are done with the stage that the next tile goes to
-            int place = (i & 1) * stage, first = firstKey + i * columns;
+            int first = firstKey + i * columns, next = first + columns;
+            uint place = (uint)(i & 1) * stage;
             if (i + 1 < tiles)
             {
-                int next = first + columns - firstKey, nextPlace = stage - place;
-                SharedRows.Load<TUnit, TCopy>(shared, keyTile + nextPlace, columns, width, k, keyStart + (long)next * keyStride, keyStride, tile.Keys - firstKey - next, call.Width);
-                SharedRows.Load<TUnit, TCopy>(shared, valueTile + nextPlace, columns, width, v, keyStart + (long)next * keyStride, keyStride, tile.Keys - firstKey - next, call.Width);
+                SharedRows.Load<TUnit, TCopy>(keyTile + stage - place, valueTile + stage - place, columns, width, k, v, keyStart + (long)next * keyStride, keyStride,
+                    tile.Keys - next, call.Width);
             }
 
             Intrinsics.CopyAsyncCommit();
 
             // Of the warp's queries, the first sees keys up to firstEnd, the last up to lastEnd, each a window of them.
             int firstEnd = tile.Offset + firstQuery + 1, lastEnd = firstEnd + rows - 1;
-            if (firstQuery < tile.Queries && first < lastEnd && (call.Window == 0 || first + columns > firstEnd - call.Window))
+            if (i >= 0 && firstQuery < tile.Queries && first < lastEnd && (call.Window == 0 || first + columns > firstEnd - call.Window))
             {
-                var scores = AttentionTile.Multiply<TScores>(queryRow, SharedRows.Next(keyRow, 16 * place), width, rowBlocks);
+                var scores = AttentionTile.Multiply<TScores>(queryRow, SharedRows.Next(keyRow, place), width, rowBlocks);
                 if (first + columns > firstEnd || (call.Window > 0 && first < lastEnd - call.Window))
                 {
                     int end = firstEnd + (Group.IdxX >> 2 & 7) - first - 2 * (Group.IdxX & 3);
@@ -157,7 +155,7 @@ static partial class TensorCoreAttention
                 var kept = AttentionTile.Ratios(before, maxima);
                 sums = AttentionTile.AddUp(sums, kept, scores);
                 output = AttentionTile.Scale(output, kept);
-                output = AttentionTile.MultiplyAdd(output, scores, SharedRows.Next(valueRow, 16 * place), rowBlocks);
+                output = AttentionTile.MultiplyAdd(output, scores, SharedRows.Next(valueRow, place), rowBlocks);
             }
         }
 
@@ -165,19 +163,18 @@ static partial class TensorCoreAttention
         sums = AttentionTile.Total(sums);
         output = AttentionTile.Scale(output, AttentionTile.Reciprocals(sums));
         Warp.Barrier(); // all lanes are done with the queries
-        AttentionTile.Store(output, SharedRows.Fragment(address, firstRow, width), rowBlocks);
-        int lseTile = valueTile + 2 * stage;
+        AttentionTile.Store(output, SharedRows.Fragment(queryTile, firstRow, width), rowBlocks);
         if ((Group.IdxX & 3) == 0)
         {
-            AttentionTile.StoreRows(AttentionTile.Logarithms(maxima, sums), address + (uint)(16 * lseTile + 4 * (firstRow + (Group.IdxX >> 2 & 7))));
+            AttentionTile.StoreRows(AttentionTile.Logarithms(maxima, sums), lseTile + (uint)(4 * (firstRow + (Group.IdxX >> 2 & 7))));
         }
 
         Warp.Barrier(); // the warp's output is there for all its lanes
-        SharedRows.Store<TUnit, TCopy>(shared, 0, firstRow, rows, width, y, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
+        SharedRows.Store<TUnit, TCopy>(queryTile, firstRow, rows, width, y, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
         int row = firstRow + (Group.IdxX & 31);
         if (lse.Length > 0 && (Group.IdxX & 31) < rows && tile.Start + row < tile.Queries)
         {
-            lse[(long)(tile.Query + tile.Start + row) * call.Heads + head] = SharedMemory.GetDynamic<float>()[4 * lseTile + row];
+            lse[(long)(tile.Query + tile.Start + row) * call.Heads + head] = Intrinsics.LoadSharedFloat(lseTile + (uint)(4 * row));
         }
     }
 }

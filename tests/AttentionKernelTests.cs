@@ -25,11 +25,10 @@ public class AttentionKernelTests
         Assert.True(kernels.Length >= 5);
         foreach (string ptx in kernels)
         {
-            File.WriteAllText($"/tmp/ptx-{device}-{width}-{Array.IndexOf(kernels, ptx)}.ptx", ptx);
             Assert.DoesNotContain(".local", ptx);
             Assert.DoesNotContain("\tld.f32", ptx); // of an address in no known space
             Assert.DoesNotContain("\tld.v4", ptx);
-            Assert.Contains(device == "emulator-f32" ? "ld.global.v4.f32" : "ld.global.v", ptx);
+            Assert.True(ptx.Contains("ld.global.v4.f32", StringComparison.Ordinal) || ptx.Contains("ld.global.v2.b32", StringComparison.Ordinal), "no quad is loaded as one");
         }
     }
 

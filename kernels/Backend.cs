@@ -43,8 +43,8 @@ public abstract class Backend : IDisposable
         }
         catch (OutOfMemoryException cause)
         {
-            throw new DeviceMemoryException($"{Name}: no room for {MemoryAccount.Format(bytes)} of {owner}. Held now: {Memory}. " +
-                "Lower micro_batch_size or sequence_len, or turn on gradient_checkpointing or load_in_4bit.", cause);
+            string free = Room is { } room ? $", {MemoryAccount.Format(room.Free)} of {MemoryAccount.Format(room.Total)} are free" : "";
+            throw new DeviceMemoryException($"{Name}: no room for {MemoryAccount.Format(bytes)} of {owner}{free}. Held now: {Memory}. {Memory.Advice(owner)}", cause);
         }
 
         var slice = new Slice(address, length, type);
@@ -65,6 +65,9 @@ public abstract class Backend : IDisposable
         FreeBytes(slice.Address);
     }
 
+    /// <summary>Bytes that the device has free and has in all; null where memory is the host's.</summary>
+    protected virtual (long Free, long Total)? Room => null;
+
     /// <summary>Reserves zeroed bytes aligned to 256.</summary>
     protected abstract nint AllocateBytes(long bytes);
 
@@ -77,7 +80,13 @@ public abstract class Backend : IDisposable
     /// <summary>Waits for queued work, then copies device bytes to the host; more than a span holds comes in ranges, as in <see cref="Upload"/>.</summary>
     public abstract void Download(Slice source, Span<byte> destination);
 
-    /// <summary>Copies elements, converting between floating types (rounding to nearest even).</summary>
+    /// <summary>
+    /// Queues a copy of at most 256 bytes to the host behind the work that is queued now, and returns at once: so a step's loss is read while the next step runs. The slice must live
+    /// until <see cref="PendingRead.Wait"/>.
+    /// </summary>
+    public abstract PendingRead ReadLater(Slice source);
+
+    /// <summary>Copies elements, converting between floating types (rounding to nearest even); F64 only on the host backend.</summary>
     public abstract void Copy(Slice source, Slice destination);
 
     /// <summary>Sets every element.</summary>
@@ -95,25 +104,33 @@ public abstract class Backend : IDisposable
     /// </summary>
     public abstract void Dropout(Slice x, double p, RandomKey key, Slice y, bool accumulate);
 
-    /// <summary>y[i] = x[rows[i]] for rows of <paramref name="width"/> elements; <paramref name="rows"/> is I32.</summary>
+    /// <summary>
+    /// y[i] = x[rows[i]] for rows of <paramref name="width"/> elements; <paramref name="rows"/> is I32. An index outside x throws <see cref="ArgumentOutOfRangeException"/> on the host
+    /// backend, and gives zeros where kernels run.
+    /// </summary>
     public abstract void GatherRows(Slice x, Slice rows, int width, Slice y);
 
     /// <summary>
     /// y[rows[i]] = x[i], or with <paramref name="accumulate"/> y[rows[i]] += x[i], the backward pass of <see cref="GatherRows"/>: repeated rows then add up in the order of i.
+    /// An index outside y throws on the host backend; where kernels run, its row is left out.
     /// </summary>
     public abstract void ScatterRows(Slice x, Slice rows, int width, Slice y, bool accumulate);
 
-    /// <summary>y[i] = table[ids[i]]: y [N, D], ids I32 [N]. An id outside the table throws <see cref="ArgumentOutOfRangeException"/> on the host backend.</summary>
+    /// <summary>
+    /// y[i] = table[ids[i]]: y [N, D], ids I32 [N]. An id outside the table throws <see cref="ArgumentOutOfRangeException"/> on the host backend, and gives zeros where kernels run. The table
+    /// is dense there.
+    /// </summary>
     public abstract void EmbeddingForward(Slice ids, Weight table, Slice y);
 
-    /// <summary>dTable[ids[i]] += dy[i], in the order of i.</summary>
+    /// <summary>dTable[ids[i]] += dy[i], in the order of i. dTable is in <see cref="Parameter"/>'s type; ids outside it are as in <see cref="ScatterRows"/>.</summary>
     public abstract void EmbeddingBackward(Slice ids, Slice dy, Slice dTable);
 
     /// <summary>
     /// y = x · rstd · weight with rstd = 1/√(mean(x²) + eps), per row of <c>weight.Length</c> elements; keeps rstd [rows] for the backward pass
-    /// (Zhang and Sennrich 2019, arXiv:1910.07467). <paramref name="rstd"/> may be left out.
+    /// (Zhang and Sennrich 2019, arXiv:1910.07467). <paramref name="rstd"/> may be left out. A <paramref name="residual"/> is first added to x, in place: x += residual, in one pass
+    /// with the norm; then y is other memory than x. The gradient of both summands is dx of <see cref="RmsNormBackward"/>, added to what else x's gradient holds.
     /// </summary>
-    public abstract void RmsNormForward(Slice x, Slice weight, double eps, Slice y, Slice rstd);
+    public abstract void RmsNormForward(Slice x, Slice weight, double eps, Slice y, Slice rstd, Slice residual = default);
 
     /// <summary>Gradients of <see cref="RmsNormForward"/>: dx (added if <paramref name="accumulate"/>), dWeight added; either may be left out.</summary>
     public abstract void RmsNormBackward(Slice dy, Slice x, Slice weight, Slice rstd, Slice dx, bool accumulate, Slice dWeight);
@@ -121,7 +138,8 @@ public abstract class Backend : IDisposable
     /// <summary>
     /// Rotates pairs (i, i + C/2) of every head of x [N, heads, C] in place by the angle of its position (Su et al. 2021, arXiv:2104.09864; the half-split
     /// layout of Hugging Face checkpoints). cos and sin are host-made tables [positions, C/2] of F32; positions is I32 [N].
-    /// <paramref name="inverse"/> rotates back: the backward pass.
+    /// <paramref name="inverse"/> rotates back: the backward pass. A position outside the tables throws <see cref="ArgumentOutOfRangeException"/> on the host backend; where kernels run, its
+    /// token stays as it is.
     /// </summary>
     public abstract void Rope(Slice x, Slice cos, Slice sin, Slice positions, int heads, int headWidth, bool inverse);
 
@@ -166,7 +184,8 @@ public abstract class Backend : IDisposable
 
     /// <summary>
     /// Log-probabilities of target tokens under logits = hidden·headᵀ / temperature, in chunks of rows, so that the logits [N, V] are never whole
-    /// (Wijmans et al. 2024, arXiv:2411.09009). Rows whose target is negative (-100) are skipped and get log-probability 0.
+    /// (Wijmans et al. 2024, arXiv:2411.09009). Rows whose target is negative (-100) are skipped and get log-probability 0. A target of V or more throws
+    /// <see cref="ArgumentOutOfRangeException"/> on the host backend; elsewhere its log-probability is NaN, and the row has no gradient.
     /// With <paramref name="coefficients"/>, the same pass writes the gradient of L, where coefficients[i] = ∂L/∂logprob[i].
     /// </summary>
     /// <param name="hidden">[N, D].</param>
@@ -180,8 +199,11 @@ public abstract class Backend : IDisposable
     /// <param name="dHead">[V, D], added to, or left out.</param>
     public abstract void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead);
 
-    /// <summary>result[0] = √Σ x², summed in double in a fixed order. result is one element of <see cref="Parameter"/>'s type.</summary>
+    /// <summary>result[0] = √Σ x², summed in double in a fixed order. x and result, one element, are in <see cref="Parameter"/>'s type.</summary>
     public abstract void Norm(Slice x, Slice result);
+
+    /// <summary>result[0] = scale · Σ x, or with <paramref name="accumulate"/> result[0] += that, summed in double in a fixed order. x and result, one element, are in <see cref="Parameter"/>'s type.</summary>
+    public abstract void Sum(Slice x, double scale, Slice result, bool accumulate);
 
     /// <summary>
     /// One AdamW step (Loshchilov and Hutter 2019, arXiv:1711.05101) over flat parameters p with gradients g and moments m, v. Gradients are first scaled by
@@ -190,8 +212,15 @@ public abstract class Backend : IDisposable
     public abstract void AdamW(Slice p, Slice g, Slice m, Slice v, AdamWStep step, Slice norm);
 
     /// <summary>
+    /// <see cref="AdamW"/> with moments in 8 bits (Dettmers et al. 2022, arXiv:2110.02861), as bitsandbytes computes it: decay follows the step, and the new moments are quantised after p
+    /// was computed from them. Blocks of 256 elements run over p, whatever parameters it is made of.
+    /// </summary>
+    public abstract void AdamW8Bit(Slice p, Slice g, Moments8Bit moments, AdamWStep step, Slice norm);
+
+    /// <summary>
     /// Draws one token per row of logits [B, V]: ids I32 [B], and its log-probability under the temperature-scaled, untruncated distribution (or left out).
     /// Row i draws <paramref name="key"/>.Uniform(i). Temperature 0 takes the largest logit, the first of equals.
+    /// A row with a NaN logit, or whose largest is not finite, throws <see cref="ArithmeticException"/> on the host backend; elsewhere it gets id -1 and log-probability NaN.
     /// </summary>
     public abstract void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs);
 
@@ -236,7 +265,8 @@ public readonly record struct LoraFactors(Slice A, Slice B, int Rank, double Sca
 /// <param name="Epsilon">Added to the denominator.</param>
 /// <param name="WeightDecay">Decoupled decay, times the learning rate.</param>
 /// <param name="MaxNorm">Gradients are scaled down to this global norm; 0 for no clipping.</param>
-public readonly record struct AdamWStep(int Step, double LearningRate, double Beta1, double Beta2, double Epsilon, double WeightDecay, double MaxNorm);
+/// <param name="Decaying">How many elements, from the first, weight decay applies to.</param>
+public readonly record struct AdamWStep(int Step, double LearningRate, double Beta1, double Beta2, double Epsilon, double WeightDecay, double MaxNorm, long Decaying = long.MaxValue);
 
 /// <summary>How a token is drawn. The filters apply in this order: temperature, top-k, top-p.</summary>
 /// <param name="Temperature">Divides the logits; 0 is greedy.</param>

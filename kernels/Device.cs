@@ -9,40 +9,47 @@ public static class Device
     public static IReadOnlyList<DeviceReport> Probe() =>
     [
         new("cpu", true, $"{Environment.ProcessorCount} threads, {Simd()}"),
-        new("cuda:0", false, NotBuilt("cuda:0")),
+        .. ProbeCuda(),
         new("emulator", true, "executes the CUDA kernels' PTX on the CPU; checks and counts every access"),
         new("simulator", true, "runs the portable kernels as C# on the CPU, for a debugger; slow"),
     ];
 
     /// <summary>Opens a device. The caller disposes it, after everything that lives on it.</summary>
     /// <param name="name">
-    /// <c>auto</c> (the best that opens); <c>cpu</c>; <c>emulator</c>, which executes the kernels' PTX on the CPU; or <c>simulator</c>, which runs the portable kernels as C#, thread by
-    /// thread, for a debugger.
+    /// <c>auto</c> (<c>cuda:0</c> if it opens, else <c>cpu</c>); <c>cpu</c>; <c>cuda:N</c>; <c>emulator</c>, which executes the kernels' PTX on the CPU; or <c>simulator</c>, which runs
+    /// the portable kernels as C#, thread by thread, for a debugger.
     /// </param>
     /// <param name="activation">Element type of activations, F32 or BF16; null for the device's own choice: F32 on <c>cpu</c>, BF16 elsewhere.</param>
-    /// <exception cref="ArgumentException">The name is unknown, or names a device that this version lacks, or the device has no such activations; the message says which would do.</exception>
-    public static Backend Open(string name = "auto", DType? activation = null) => name switch
+    /// <exception cref="ArgumentException">The name is unknown, the device is not there, or it has no such activations; the message says what was looked for and what would do.</exception>
+    public static Backend Open(string name = "auto", DType? activation = null)
     {
-        "auto" or "cpu" => activation is null or DType.F32
-            ? new HostBackend<float>()
-            : throw new ArgumentException($"device '{name}': {activation} activations, expected F32. Leave dtype out, or set it to f32.", nameof(activation)),
-        "emulator" or "simulator" => OpenKernels(name, activation ?? DType.BF16),
-        _ when name.StartsWith("cuda", StringComparison.Ordinal) || name.StartsWith("opencl", StringComparison.Ordinal) => throw new ArgumentException(NotBuilt(name), nameof(name)),
-        _ => throw new ArgumentException($"device '{name}': expected auto, cpu, emulator or simulator. Run `ilgpu-peft devices` for the list.", nameof(name)),
-    };
+        if (name == "auto")
+        {
+            name = CudaDriver.WhyNot(0) is null ? "cuda:0" : "cpu";
+        }
 
-    static Backend OpenKernels(string name, DType activation) => activation switch
+        return (name, activation) switch
+        {
+            ("cpu", null or DType.F32) => new HostBackend<float>(),
+            ("cpu", _) => throw new ArgumentException($"device 'cpu': {activation} activations, expected F32. Leave dtype out, or set it to f32.", nameof(activation)),
+            (_, DType.F32) => new KernelBackend<F32>(KernelDevice.Rent(name)),
+            (_, null or DType.BF16) => new KernelBackend<BF16>(KernelDevice.Rent(name)),
+            _ => throw new ArgumentException($"device '{name}': {activation} activations, expected F32 or BF16.", nameof(activation)),
+        };
+    }
+
+    static IEnumerable<DeviceReport> ProbeCuda()
     {
-        DType.F32 => new KernelBackend<F32>(KernelDevice.Rent(name)),
-        DType.BF16 => new KernelBackend<BF16>(KernelDevice.Rent(name)),
-        _ => throw new ArgumentException($"device '{name}': {activation} activations, expected F32 or BF16.", nameof(activation)),
-    };
+        if (CudaDriver.WhyNot(0) is { } reason)
+        {
+            return [new("cuda:0", false, reason)];
+        }
+
+        return CudaDriver.Describe().Index().Select(device => new DeviceReport($"cuda:{device.Index}", CudaDriver.WhyNot(device.Index) is null, device.Item));
+    }
 
     static string Simd() =>
         Vector512.IsHardwareAccelerated ? "512-bit vectors" : Vector256.IsHardwareAccelerated ? "256-bit vectors" : Vector128.IsHardwareAccelerated ? "128-bit vectors" : "no vectors";
-
-    static string NotBuilt(string name) =>
-        $"device '{name}': the GPU kernels are not part of this version. Use cpu, which runs every command.";
 }
 
 /// <summary>What <see cref="Device.Probe"/> found under one name.</summary>

@@ -41,12 +41,15 @@ static class Expect
     public static void Element<T>(string operation, string name, Slice slice) => Type(operation, name, slice, typeof(T) == typeof(float) ? DType.F32 : DType.F64);
 
     /// <summary>An optional slice is left out, or holds <paramref name="length"/> elements of what the operation computes in.</summary>
-    public static void Optional<T>(string operation, string name, Slice slice, long length)
+    public static void Optional<T>(string operation, string name, Slice slice, long length) =>
+        Optional(operation, name, slice, typeof(T) == typeof(float) ? DType.F32 : DType.F64, length);
+
+    /// <summary>An optional slice is left out, or holds <paramref name="length"/> elements of a type.</summary>
+    public static void Optional(string operation, string name, Slice slice, DType type, long length)
     {
         if (!slice.IsEmpty)
         {
-            Element<T>(operation, name, slice);
-            Length(operation, name, slice, length);
+            Elements(operation, type, length, (name, slice));
         }
     }
 

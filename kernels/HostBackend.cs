@@ -53,6 +53,9 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
     }
 
     /// <inheritdoc />
+    public override PendingRead ReadLater(Slice source) => new Arrived(new ReadOnlySpan<byte>((void*)source.Address, (int)source.Bytes).ToArray());
+
+    /// <inheritdoc />
     public override void Synchronize()
     {
         // Every operation has finished when it returns.
@@ -83,7 +86,8 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
     public override void EmbeddingBackward(Slice ids, Slice dy, Slice dTable) => Embedding.Backward<T>(ids, dy, dTable);
 
     /// <inheritdoc />
-    public override void RmsNormForward(Slice x, Slice weight, double eps, Slice y, Slice rstd) => RmsNorm.Forward<T>(x, weight, eps, y, rstd);
+    public override void RmsNormForward(Slice x, Slice weight, double eps, Slice y, Slice rstd, Slice residual = default) =>
+        RmsNorm.Forward<T>(x, weight, eps, y, rstd, residual);
 
     /// <inheritdoc />
     public override void RmsNormBackward(Slice dy, Slice x, Slice weight, Slice rstd, Slice dx, bool accumulate, Slice dWeight) =>
@@ -124,9 +128,22 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
     public override void Norm(Slice x, Slice result) => Elementwise.Norm<T>(x, result);
 
     /// <inheritdoc />
+    public override void Sum(Slice x, double scale, Slice result, bool accumulate) => Elementwise.Sum<T>(x, scale, result, accumulate);
+
+    /// <inheritdoc />
     public override void AdamW(Slice p, Slice g, Slice m, Slice v, AdamWStep step, Slice norm) => Kernels.AdamW.Step<T>(p, g, m, v, step, norm);
+
+    /// <inheritdoc />
+    public override void AdamW8Bit(Slice p, Slice g, Moments8Bit moments, AdamWStep step, Slice norm) => Kernels.AdamW8Bit.Step<T>(p, g, moments, step, norm);
 
     /// <inheritdoc />
     public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) =>
         Sampler.Draw<T>(logits, rows, sampling, key, ids, logprobs);
+
+    sealed class Arrived(byte[] bytes) : PendingRead
+    {
+        public override bool HasArrived => true;
+
+        public override byte[] Wait() => bytes;
+    }
 }

@@ -1,5 +1,3 @@
-using ILGPU.Runtime;
-
 namespace IlgpuPeft.Kernels;
 
 /// <summary>
@@ -40,6 +38,9 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
     public override long ScratchBytes => scratch.Bytes;
 
     /// <inheritdoc />
+    protected override (long Free, long Total)? Room => Device.Buffers.Room;
+
+    /// <inheritdoc />
     protected override nint AllocateBytes(long bytes) => Device.Buffers.Allocate(bytes);
 
     /// <inheritdoc />
@@ -49,21 +50,18 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
     public override void Upload(ReadOnlySpan<byte> source, Slice destination)
     {
         Expect.That(source.Length == destination.Bytes, nameof(Upload), $"source has {source.Length} bytes, expected {destination.Bytes}.");
-        if (!source.IsEmpty)
-        {
-            Device.Buffers.View<byte>(destination).CopyFromCPU(Device.Stream, source);
-        }
+        Device.Transfers.Upload(source, destination);
     }
 
     /// <inheritdoc />
     public override void Download(Slice source, Span<byte> destination)
     {
         Expect.That(destination.Length == source.Bytes, nameof(Download), $"destination has {destination.Length} bytes, expected {source.Bytes}.");
-        if (!destination.IsEmpty)
-        {
-            Device.Buffers.View<byte>(source).CopyToCPU(Device.Stream, destination);
-        }
+        Device.Transfers.Download(source, destination);
     }
+
+    /// <inheritdoc />
+    public override PendingRead ReadLater(Slice source) => Device.Transfers.ReadLater(source);
 
     /// <inheritdoc />
     public override void Synchronize() => Device.Stream.Synchronize();
@@ -75,31 +73,36 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
     public override void Fill(Slice destination, double value) => ElementwiseKernels.Fill(Device, destination, value);
 
     /// <inheritdoc />
-    public override void Add(Slice x, double scale, Slice y) => throw Missing();
+    public override void Add(Slice x, double scale, Slice y) => ElementwiseKernels.Add<T>(Device, x, scale, y);
 
     /// <inheritdoc />
-    public override void Dropout(Slice x, double p, RandomKey key, Slice y, bool accumulate) => throw Missing();
+    public override void Dropout(Slice x, double p, RandomKey key, Slice y, bool accumulate) =>
+        DropoutKernels.Apply<T>(Device, x, p, key, y, accumulate);
 
     /// <inheritdoc />
-    public override void GatherRows(Slice x, Slice rows, int width, Slice y) => throw Missing();
+    public override void GatherRows(Slice x, Slice rows, int width, Slice y) => RowsKernels.Gather<T>(Device, x, rows, width, y);
 
     /// <inheritdoc />
-    public override void ScatterRows(Slice x, Slice rows, int width, Slice y, bool accumulate) => throw Missing();
+    public override void ScatterRows(Slice x, Slice rows, int width, Slice y, bool accumulate) =>
+        RowsKernels.Scatter<T>(Device, scratch, x, rows, width, y, accumulate);
 
     /// <inheritdoc />
-    public override void EmbeddingForward(Slice ids, Weight table, Slice y) => throw Missing();
+    public override void EmbeddingForward(Slice ids, Weight table, Slice y) => EmbeddingKernels.Forward<T>(Device, ids, table, y);
 
     /// <inheritdoc />
-    public override void EmbeddingBackward(Slice ids, Slice dy, Slice dTable) => throw Missing();
+    public override void EmbeddingBackward(Slice ids, Slice dy, Slice dTable) => EmbeddingKernels.Backward<T>(Device, scratch, ids, dy, dTable);
 
     /// <inheritdoc />
-    public override void RmsNormForward(Slice x, Slice weight, double eps, Slice y, Slice rstd) => throw Missing();
+    public override void RmsNormForward(Slice x, Slice weight, double eps, Slice y, Slice rstd, Slice residual = default) =>
+        RmsNormKernels.Forward<T>(Device, x, weight, eps, y, rstd, residual);
 
     /// <inheritdoc />
-    public override void RmsNormBackward(Slice dy, Slice x, Slice weight, Slice rstd, Slice dx, bool accumulate, Slice dWeight) => throw Missing();
+    public override void RmsNormBackward(Slice dy, Slice x, Slice weight, Slice rstd, Slice dx, bool accumulate, Slice dWeight) =>
+        RmsNormKernels.Backward<T>(Device, scratch, dy, x, weight, rstd, dx, accumulate, dWeight);
 
     /// <inheritdoc />
-    public override void Rope(Slice x, Slice cos, Slice sin, Slice positions, int heads, int headWidth, bool inverse) => throw Missing();
+    public override void Rope(Slice x, Slice cos, Slice sin, Slice positions, int heads, int headWidth, bool inverse) =>
+        RopeKernels.Rotate<T>(Device, x, cos, sin, positions, heads, headWidth, inverse);
 
     /// <inheritdoc />
     public override void AttentionForward(AttentionShape shape, Slice q, Slice k, Slice v, Slice sequences, Slice y, Slice lse) =>
@@ -116,24 +119,33 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
     public override void SwiGluBackward(Slice dy, Slice gate, Slice up, Slice dGate, Slice dUp) => SwiGluKernels.Backward<T>(Device, dy, gate, up, dGate, dUp);
 
     /// <inheritdoc />
-    public override void LinearForward(Slice x, Weight weight, Slice bias, LoraFactors? lora, Slice loraInput, Slice xa, Slice y, bool accumulate) => throw Missing();
+    public override void LinearForward(Slice x, Weight weight, Slice bias, LoraFactors? lora, Slice loraInput, Slice xa, Slice y, bool accumulate) =>
+        LinearKernels.Forward<T>(Device, scratch, UsesTensorCores, x, weight, bias, lora, loraInput, xa, y, accumulate);
 
     /// <inheritdoc />
     public override void LinearBackward(Slice dy, Slice x, Slice loraInput, Weight weight, LoraFactors? lora, Slice xa, Slice dx, Slice dLoraInput, bool accumulate,
-        Slice dA, Slice dB, Slice dWeight, Slice dBias) => throw Missing();
+        Slice dA, Slice dB, Slice dWeight, Slice dBias) =>
+        LinearKernels.Backward<T>(Device, scratch, UsesTensorCores, dy, x, loraInput, weight, lora, xa, dx, dLoraInput, accumulate, dA, dB, dWeight, dBias);
 
     /// <inheritdoc />
     public override void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead) =>
-        throw Missing();
+        CrossEntropyKernels.Run<T>(Device, scratch, UsesTensorCores, hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead);
 
     /// <inheritdoc />
-    public override void Norm(Slice x, Slice result) => throw Missing();
+    public override void Norm(Slice x, Slice result) => SumKernels.Norm(Device, scratch, x, result);
 
     /// <inheritdoc />
-    public override void AdamW(Slice p, Slice g, Slice m, Slice v, AdamWStep step, Slice norm) => throw Missing();
+    public override void Sum(Slice x, double scale, Slice result, bool accumulate) => SumKernels.Sum(Device, scratch, x, scale, result, accumulate);
 
     /// <inheritdoc />
-    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) => throw Missing();
+    public override void AdamW(Slice p, Slice g, Slice m, Slice v, AdamWStep step, Slice norm) => AdamWKernels.Step(Device, p, g, m, v, step, norm);
+
+    /// <inheritdoc />
+    public override void AdamW8Bit(Slice p, Slice g, Moments8Bit moments, AdamWStep step, Slice norm) => AdamW8BitKernels.Step(Device, p, g, moments, step, norm);
+
+    /// <inheritdoc />
+    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) =>
+        SamplerKernels.Draw<T>(Device, logits, rows, sampling, key, ids, logprobs);
 
     /// <inheritdoc />
     protected override void DisposeDevice()

@@ -35,6 +35,20 @@ public sealed class MemoryAccount
     public override string ToString() =>
         $"{Format(Live)} ({string.Join(", ", byOwner.Where(x => x.Value > 0).OrderByDescending(x => x.Value).Select(x => $"{x.Key} {Format(x.Value)}"))})";
 
+    /// <summary>Which settings make room, when <paramref name="asking"/> finds none: those of the owner that holds most, and of the one that asks.</summary>
+    internal string Advice(string asking)
+    {
+        string largest = byOwner.Count == 0 ? asking : byOwner.MaxBy(x => x.Value).Key;
+        return string.Join(' ', new[] { largest, asking }.Distinct().Select(owner => owner switch
+        {
+            "weights" => "Weights: turn on load_in_4bit.",
+            "optimizer" => "Optimizer: set optimizer to adamw_8bit, or lower lora_r.",
+            "adapters" or "gradients" => "Adapters and gradients: lower lora_r.",
+            "kv cache" => "KV cache: ask for fewer new tokens, or shorten the prompt.",
+            _ => "Activations: lower micro_batch_size or sequence_len, or turn on gradient_checkpointing.",
+        }).Distinct());
+    }
+
     internal void Add(string owner, Slice slice, long bytes)
     {
         allocations.Add(slice.Address, (owner, slice, bytes));

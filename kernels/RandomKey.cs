@@ -19,7 +19,7 @@ public readonly record struct RandomKey(ulong Seed, uint Step, uint Operation)
         uint x = (uint)index, y = (uint)(index >> 32), z = Step, w = Operation;
         for (int round = 0; round < 10; round++)
         {
-            ulong p0 = 0xD2511F53UL * x, p1 = 0xCD9E8D57UL * z;
+            ulong p0 = Intrinsics.MultiplyWide(x, 0xD2511F53), p1 = Intrinsics.MultiplyWide(z, 0xCD9E8D57);
             (x, y, z, w) = ((uint)(p1 >> 32) ^ y ^ k0, (uint)p1, (uint)(p0 >> 32) ^ w ^ k1, (uint)p0);
             k0 += 0x9E3779B9;
             k1 += 0xBB67AE85;

@@ -8,8 +8,12 @@ var verbs = new SortedDictionary<string, Action<string[]>>
     ["matvec"] = MatVecBenchmark.Run,
     ["step"] = StepBenchmark.Run,
     ["decode"] = DecodeBenchmark.Run,
+    ["emulator"] = _ => EmulatorBenchmark.Run(),
     ["make-model"] = RandomModels.Make,
     ["ops"] = _ => OpsBenchmark.Run(),
+    ["device"] = DeviceBenchmark.Run,
+    ["kernels"] = KernelResources.Run,
+    ["outputs"] = OutputsCheck.Run,
 };
 
 if (args.Length == 0 || !verbs.TryGetValue(args[0], out var run))

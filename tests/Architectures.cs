@@ -40,7 +40,7 @@ static class Architectures
 
     public static TheoryData<string> Names => [.. Configs.Keys];
 
-    public static Backend Open(string device) => device == "cpu-f64" ? new HostBackend<double>() : new HostBackend<float>();
+    public static Backend Open(string device) => TestDevices.Open(device);
 
     /// <summary>Writes the folder. Norm weights lie about one and biases about zero, so that leaving one out shows.</summary>
     public static void Write(string folder, string name, DType type = DType.F32, ulong seed = 1)

@@ -47,7 +47,7 @@ public sealed class ConfigTests : IDisposable
     public void Every_honoured_key_is_read_into_its_property()
     {
         var (config, notes) = Read(Everything);
-        Assert.Equal(["pad_token", "eval_sample_packing", "eval_batch_size", "bf16", "optimizer"], notes.Select(note => note.Split(' ')[0].TrimEnd(':').Split('.')[^1]));
+        Assert.Equal(["pad_token", "eval_sample_packing", "eval_batch_size", "bf16"], notes.Select(note => note.Split(' ')[0].TrimEnd(':').Split('.')[^1]));
         Assert.Equal(("qlora", true, 16, 32.0, 0.05), (config.Adapter, config.LoadIn4Bit, config.LoraR, config.LoraAlpha, config.LoraDropout));
         Assert.Equal(["q_proj", "v_proj"], config.LoraTargetModules);
         Assert.False(config.BnbConfigKwargs.UseDoubleQuant);
@@ -64,7 +64,7 @@ public sealed class ConfigTests : IDisposable
         Assert.Equal("chatml", config.ChatTemplate);
         Assert.Equal(("</s>", "<s>"), (config.SpecialTokens.EosToken, config.SpecialTokens.BosToken));
         Assert.Equal((ExcessLength.Truncate, true, 2, 4), (config.ExcessLengthStrategy, config.SamplePacking, config.MicroBatchSize, config.GradientAccumulationSteps));
-        Assert.Equal((1.5, 100, "adamw_torch", "linear", 0.03), (config.NumEpochs, config.MaxSteps!.Value, config.Optimizer, config.LrScheduler, config.WarmupRatio!.Value));
+        Assert.Equal((1.5, 100, "adamw_bnb_8bit", "linear", 0.03), (config.NumEpochs, config.MaxSteps!.Value, config.Optimizer, config.LrScheduler, config.WarmupRatio!.Value));
         Assert.Equal((0.1, 0.5, 0.8, 0.95, 1e-6), (config.WeightDecay, config.MaxGradNorm, config.AdamBeta1, config.AdamBeta2, config.AdamEpsilon));
         Assert.Equal((10, 2, 5, 7), (config.SaveSteps!.Value, config.SaveTotalLimit!.Value, config.EvalSteps!.Value, config.LoggingSteps));
         Assert.Equal((5.0, 2, 7, "cpu", "f32"), (config.LossWatchdogThreshold!.Value, config.LossWatchdogPatience, config.Seed, config.Device, config.Dtype));
@@ -186,7 +186,19 @@ public sealed class ConfigTests : IDisposable
         Assert.Equal("NousResearch/Llama-3.2-1B", config.BaseModel);
         Assert.Equal("teknium/GPT4-LLM-Cleaned", config.Datasets[0].Path);
         Assert.Contains(notes, note => note.StartsWith("attn_implementation is ignored: attention is always fused", StringComparison.Ordinal));
-        Assert.Contains(notes, note => note.StartsWith("optimizer: adamw_bnb_8bit runs as adamw_torch", StringComparison.Ordinal));
+        Assert.DoesNotContain(notes, note => note.StartsWith("optimizer", StringComparison.Ordinal));
+    }
+
+    [Theory]
+    [InlineData("adamw_torch_fused", "adamw_torch", false)]
+    [InlineData("adamw_8bit", "adamw_bnb_8bit", false)]
+    [InlineData("paged_adamw_32bit", "adamw_torch", true)]
+    [InlineData("paged_adamw_8bit", "adamw_bnb_8bit", true)]
+    public void Names_of_AdamW_are_read_as_the_one_of_as_many_bits(string name, string runs, bool noted)
+    {
+        var (config, notes) = Read(Minimal + $"optimizer: {name}\n");
+        Assert.Equal(runs, config.Optimizer);
+        Assert.Equal(noted ? [$"optimizer: {name} runs as {runs}: the optimizer's state stays on the device."] : [], notes);
     }
 
     [Theory]

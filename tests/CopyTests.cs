@@ -6,21 +6,22 @@ namespace IlgpuPeft.Tests;
 
 public class CopyTests
 {
-    static readonly DType[] Floats = [DType.F32, DType.F64, DType.BF16, DType.F16];
+    public static TheoryData<string> Devices => Oracle.Devices;
 
-    [Fact]
-    public void Copy_betweenFloatTypes_roundsOnceToNearestEven()
+    [Theory, MemberData(nameof(Devices))]
+    public void Copy_betweenFloatTypes_roundsOnceToNearestEven(string device)
     {
-        using Oracle oracle = new("cpu", 11);
+        using Oracle oracle = new(device, 11);
         double[] ties = [1 + 1.0 / 256, 1 + 3.0 / 256, 1 + 1.0 / 2048, 1 + 3.0 / 2048, -1 - 1.0 / 256, 65520, 65519, 3.4e38, 1e-40, 1e-8, 0, -0.0];
         // Just above and below a tie of bfloat16 and of half, closer than a float can tell: two roundings would go wrong.
         double[] nearTies = [.. ties[..4].SelectMany(x => new[] { x + 1e-12, x - 1e-12, -x - 1e-12 })];
-        double[] values = [.. ties, .. nearTies, .. oracle.Values(5000), .. oracle.Values(5000).Select(x => x * 1.000000123456789)];
-        foreach (DType from in Floats)
+        int count = oracle.Device is null ? 5000 : 500;
+        double[] values = [.. ties, .. nearTies, .. oracle.Values(count), .. oracle.Values(count).Select(x => x * 1.000000123456789)];
+        foreach (DType from in Floats(oracle))
         {
             Slice source = oracle.Put([.. values.Select(x => Round(x, from))], from);
             double[] read = oracle.Get(source);
-            foreach (DType to in Floats)
+            foreach (DType to in Floats(oracle))
             {
                 Slice copy = oracle.Fenced(new double[values.Length], to);
                 oracle.Backend.Copy(source, copy);
@@ -29,14 +30,14 @@ public class CopyTests
         }
     }
 
-    [Fact]
-    public void Copy_notANumberAndInfinity_stay()
+    [Theory, MemberData(nameof(Devices))]
+    public void Copy_notANumberAndInfinity_stay(string device)
     {
-        using Oracle oracle = new("cpu", 1);
+        using Oracle oracle = new(device, 1);
         double[] values = [double.NaN, double.PositiveInfinity, double.NegativeInfinity, 1];
-        foreach (DType from in Floats)
+        foreach (DType from in Floats(oracle))
         {
-            foreach (DType to in Floats)
+            foreach (DType to in Floats(oracle))
             {
                 Slice copy = oracle.Put(new double[4], to);
                 oracle.Backend.Copy(oracle.Put(values, from), copy);
@@ -45,10 +46,10 @@ public class CopyTests
         }
     }
 
-    [Fact]
-    public void Copy_sameTypeManyElements_copiesExactly()
+    [Theory, MemberData(nameof(Devices))]
+    public void Copy_sameTypeManyElements_copiesExactly(string device)
     {
-        using Oracle oracle = new("cpu", 1);
+        using Oracle oracle = new(device, 1);
         foreach (DType type in Enum.GetValues<DType>())
         {
             double[] values = [.. oracle.Integers(50_001, 200).Select(x => (double)x)];
@@ -56,6 +57,15 @@ public class CopyTests
             oracle.Backend.Copy(oracle.Put(values, type), copy);
             Assert.Equal(values, oracle.Get(copy));
         }
+    }
+
+    [Fact]
+    public void Copy_doublesToFloatsOnADevice_saysWhatItConverts()
+    {
+        using Oracle oracle = new("emulator-f32", 1);
+        Slice doubles = oracle.Put([1, 2], DType.F64), floats = oracle.Put([1, 2], DType.F32);
+        Assert.Contains("F64 to F32 on emulator, expected two of F32, BF16 and F16", Assert.Throws<ArgumentException>(() => oracle.Backend.Copy(doubles, floats)).Message);
+        Assert.Throws<ArgumentException>(() => oracle.Backend.Copy(floats, doubles));
     }
 
     [Fact]
@@ -85,6 +95,9 @@ public class CopyTests
             float single = (float)x;
             Assert.Equal(float.IsFinite(single) ? Naive.RoundToBFloat16(single) : single, Conversion.FromBFloat16(Conversion.ToBFloat16(single)));
         }, iter: 20_000, threads: 1);
+
+    /// <summary>What a device converts between.</summary>
+    static DType[] Floats(Oracle oracle) => oracle.Device is null ? [DType.F32, DType.F64, DType.BF16, DType.F16] : [DType.F32, DType.BF16, DType.F16];
 
     static double Round(double x, DType type) => type switch
     {

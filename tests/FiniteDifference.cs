@@ -9,7 +9,7 @@ static class FiniteDifference
     const int Directions = 4, ElementsAtMost = 64;
 
     /// <summary>Along random directions, and element by element where there are few.</summary>
-    public static void Check(string what, int seed, double[] x, double[] gradient, Func<double[], double> function)
+    public static void Check(string what, int seed, double[] x, double[] gradient, Func<double[], double> function, double step = Step, double tolerance = Tolerance)
     {
         Assert.Equal(x.Length, gradient.Length);
         Assert.True(gradient.Any(g => g != 0), $"{what}: the gradient is zero everywhere, so this check would say nothing");
@@ -28,11 +28,11 @@ static class FiniteDifference
 
         void Compare(string where, double[] direction)
         {
-            double length = Math.Sqrt(direction.Sum(d => d * d)), step = Step / length;
-            double slope = (function(Moved(step)) - function(Moved(-step))) / (2 * step);
+            double length = Math.Sqrt(direction.Sum(d => d * d)), h = step / length;
+            double slope = (function(Moved(h)) - function(Moved(-h))) / (2 * h);
             double expected = gradient.Zip(direction, (g, d) => g * d).Sum();
             double scale = length * Math.Sqrt(gradient.Sum(g => g * g));
-            Assert.True(Math.Abs(slope - expected) <= Tolerance * scale, $"{what}, seed {seed}, {where}: gradient {expected:r}, difference quotient {slope:r}");
+            Assert.True(Math.Abs(slope - expected) <= tolerance * scale, $"{what}, seed {seed}, {where}: gradient {expected:r}, difference quotient {slope:r}");
 
             double[] Moved(double by) => [.. x.Zip(direction, (value, d) => value + by * d)];
         }

@@ -12,17 +12,15 @@ namespace IlgpuPeft.Tests;
 /// <summary>Losses, gradients and trained adapters against PyTorch's, computed in double precision.</summary>
 public class GoldenTrainingTests
 {
-    const double Tolerance = 1e-4;
+    public static TheoryData<string, WeightStorage, string> Cases => new(
+        from golden in new[] { ("lora", WeightStorage.AsStored), ("qlora_nf4", WeightStorage.Nf4) } from device in TestDevices.All select (golden.Item1, golden.Item2, device));
 
-    [Theory]
-    [InlineData("lora", WeightStorage.AsStored, false)]
-    [InlineData("lora", WeightStorage.AsStored, true)]
-    [InlineData("qlora_nf4", WeightStorage.Nf4, false)]
-    [InlineData("qlora_nf4", WeightStorage.Nf4, true)]
-    public async Task Sft_ofTheGoldenCase_reproducesEveryStepAndTheAdapter(string name, WeightStorage storage, bool oracle)
+    [Theory, MemberData(nameof(Cases))]
+    public async Task Sft_ofTheGoldenCase_reproducesEveryStepAndTheAdapter(string name, WeightStorage storage, string device)
     {
         string folder = TestAssets.Path($"golden/cases/{name}");
-        using Backend backend = oracle ? new HostBackend<double>() : new HostBackend<float>();
+        double tolerance = TestDevices.Tolerance(device);
+        using var backend = TestDevices.Open(device);
         using var model = PretrainedModel.Load(Path.Combine(folder, "model"), backend, storage);
         using var adapter = PretrainedAdapter.Load(model, Path.Combine(folder, "adapter"));
         Dictionary<string, double[]> firstGradients = [];
@@ -49,15 +47,15 @@ public class GoldenTrainingTests
         await trainer.RunAsync(steps, cancel: TestContext.Current.CancellationToken);
 
         using var expected = JsonDocument.Parse(File.ReadAllText(Path.Combine(folder, "expected.json")));
-        Compare.Close(Doubles(expected, "losses"), steps.Losses, Tolerance, "losses");
-        Compare.Close(Doubles(expected, "grad_norms"), [.. steps.All.Select(step => step.GradientNorm)], Tolerance, "grad_norms");
+        Compare.Close(Doubles(expected, "losses"), steps.Losses, tolerance, "losses");
+        Compare.Close(Doubles(expected, "grad_norms"), [.. steps.All.Select(step => step.GradientNorm)], tolerance, "grad_norms");
         using var tensors = Safetensors.Open(Path.Combine(folder, "expected.safetensors"));
         foreach (var (module, update) in adapter.Updates)
         {
             foreach (var (key, parameter) in new[] { (".lora_A.weight", update.A), (".lora_B.weight", update.B) })
             {
-                Compare.Close(Compare.Read(tensors, "grad.base_model.model." + module + key), firstGradients[parameter.Name], Tolerance, "gradient of " + parameter.Name);
-                Compare.Close(Compare.Read(tensors, "final.base_model.model." + module + key), backend.ReadDoubles(parameter.Value), Tolerance, "final " + parameter.Name);
+                Compare.Close(Compare.Read(tensors, "grad.base_model.model." + module + key), firstGradients[parameter.Name], tolerance, "gradient of " + parameter.Name);
+                Compare.Close(Compare.Read(tensors, "final.base_model.model." + module + key), backend.ReadDoubles(parameter.Value), tolerance, "final " + parameter.Name);
             }
         }
     }

@@ -21,7 +21,7 @@ public partial class LayeringTests
         ["IlgpuPeft.Cli"] = ["IlgpuPeft"],
         ["IlgpuPeft.PtxEmulator"] = [],
         ["IlgpuPeft.Tests"] = ["IlgpuPeft.Cli", "IlgpuPeft.PtxEmulator"],
-        ["IlgpuPeft.Perf"] = ["IlgpuPeft", "IlgpuPeft.Kernels"],
+        ["IlgpuPeft.Perf"] = ["IlgpuPeft", "IlgpuPeft.Kernels", "IlgpuPeft.PtxEmulator"],
     };
 
     static string Root => TestAssets.Checkout();

@@ -22,6 +22,8 @@ sealed unsafe class LimitedBackend(int room) : Backend
 
     public override void Download(Slice source, Span<byte> destination) => throw Unused();
 
+    public override PendingRead ReadLater(Slice source) => throw Unused();
+
     public override void Copy(Slice source, Slice destination) => throw Unused();
 
     public override void Fill(Slice destination, double value) => throw Unused();
@@ -40,7 +42,7 @@ sealed unsafe class LimitedBackend(int room) : Backend
 
     public override void EmbeddingBackward(Slice ids, Slice dy, Slice dTable) => throw Unused();
 
-    public override void RmsNormForward(Slice x, Slice weight, double eps, Slice y, Slice rstd) => throw Unused();
+    public override void RmsNormForward(Slice x, Slice weight, double eps, Slice y, Slice rstd, Slice residual = default) => throw Unused();
 
     public override void RmsNormBackward(Slice dy, Slice x, Slice weight, Slice rstd, Slice dx, bool accumulate, Slice dWeight) => throw Unused();
 
@@ -62,7 +64,11 @@ sealed unsafe class LimitedBackend(int room) : Backend
 
     public override void Norm(Slice x, Slice result) => throw Unused();
 
+    public override void Sum(Slice x, double scale, Slice result, bool accumulate) => throw Unused();
+
     public override void AdamW(Slice p, Slice g, Slice m, Slice v, AdamWStep step, Slice norm) => throw Unused();
+
+    public override void AdamW8Bit(Slice p, Slice g, Moments8Bit moments, AdamWStep step, Slice norm) => throw Unused();
 
     public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) => throw Unused();
 

@@ -12,7 +12,7 @@ public class MemoryTests
     static readonly ParameterSpec[] Specs = [new("a", 3, 5), new("b", 1, 7, Decays: false)];
 
     /// <summary>Owners of device memory, and how many allocations each makes.</summary>
-    public static TheoryData<string, int> Owners => new() { { "store", 2 }, { "optimizer", 3 }, { "cache", 4 }, { "tables", 2 } };
+    public static TheoryData<string, int> Owners => new() { { "store", 2 }, { "optimizer", 3 }, { "8-bit optimizer", 6 }, { "cache", 4 }, { "tables", 2 } };
 
     [Theory, MemberData(nameof(Owners))]
     public void Dispose_twice_freesOnce(string owner, int allocations)
@@ -104,6 +104,8 @@ public class MemoryTests
                 return new ParameterStore(backend, Specs, "adapters");
             case "optimizer":
                 return new AdamWOptimizer(backend, store, new AdamWOptions());
+            case "8-bit optimizer":
+                return new AdamWOptimizer(backend, store, new AdamWOptions { EightBit = true });
             case "cache":
                 var config = new ModelConfig { ModelType = "llama", Hidden = 8, Intermediate = 8, Layers = 2, Heads = 2, KeyValueHeads = 1, HeadWidth = 4, Vocabulary = 8 };
                 return new KvCache(backend, config, sequences: 2, capacity: 3);

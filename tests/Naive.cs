@@ -110,7 +110,7 @@ static class Naive
         for (int i = 0; i < p.Length; i++)
         {
             double gradient = g[i] * clip;
-            p1[i] -= step.LearningRate * step.WeightDecay * p1[i];
+            p1[i] -= i < step.Decaying ? step.LearningRate * step.WeightDecay * p1[i] : 0;
             m1[i] = step.Beta1 * m[i] + (1 - step.Beta1) * gradient;
             v1[i] = step.Beta2 * v[i] + (1 - step.Beta2) * gradient * gradient;
             double mean = m1[i] / (1 - Math.Pow(step.Beta1, step.Step)), variance = v1[i] / (1 - Math.Pow(step.Beta2, step.Step));

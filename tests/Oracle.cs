@@ -18,15 +18,15 @@ sealed class Oracle(string device, int seed) : IDisposable
     readonly Random random = new(seed);
 
     /// <summary>The devices that every operation is tested on.</summary>
-    public static TheoryData<string> Devices => ["cpu", "cpu-f64", "emulator-f32", "emulator-bf16"];
+    public static TheoryData<string> Devices => TestDevices.All.Rows();
 
-    /// <summary>The devices that matrix products and attention are tested on: there bfloat16 has a second form, without tensor cores.</summary>
-    public static TheoryData<string> MatrixDevices => ["cpu", "cpu-f64", "emulator-f32", "emulator-bf16", "emulator-bf16-portable"];
+    /// <summary>The devices that matrix products and attention are tested on.</summary>
+    public static TheoryData<string> MatrixDevices => TestDevices.Matrix.Rows();
 
-    public Backend Backend { get; } = Open(device);
+    public Backend Backend { get; } = TestDevices.Open(device);
 
     /// <summary>The device that kernels run on, mostly a thousand times slower than a GPU, so that tests keep to small shapes; null on the host.</summary>
-    public KernelDevice? Device => Backend switch { KernelBackend<F32> backend => backend.Device, KernelBackend<BF16> backend => backend.Device, _ => null };
+    public KernelDevice? Device => TestDevices.DeviceOf(Backend);
 
     /// <summary>Allowed relative error where no sum is formed.</summary>
     public double Exact => ExactIn(Backend.Activation);
@@ -160,18 +160,6 @@ sealed class Oracle(string device, int seed) : IDisposable
     }
 
     public void Dispose() => Backend.Dispose();
-
-    static Backend Open(string device)
-    {
-        string[] parts = device.Split('-');
-        bool portable = parts[^1] == "portable";
-        return device switch
-        {
-            "cpu" => new HostBackend<float>(),
-            "cpu-f64" => new HostBackend<double>(),
-            _ => parts[1] == "f32" ? new KernelBackend<F32>(KernelDevice.Rent(parts[0]), portable) : new KernelBackend<BF16>(KernelDevice.Rent(parts[0]), portable),
-        };
-    }
 
     /// <summary>The value nearest to this that both a float and the device's activation type hold.</summary>
     double Stored(double value) => Backend.Activation == DType.BF16 ? BitConverter.UInt32BitsToSingle((uint)Intrinsics.NarrowToBf16((float)value) << 16) : (float)value;

@@ -4,6 +4,7 @@ using System.Text;
 using CsCheck;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Kernels;
+using IlgpuPeft.Tensors;
 using Xunit;
 
 namespace IlgpuPeft.Tests;

@@ -74,6 +74,30 @@ sealed unsafe class StoredWeight : IDisposable
     /// <summary>Row-major.</summary>
     public double[] Values { get; }
 
+    /// <summary>The weight in the memory of a backend.</summary>
+    public Weight On(Backend backend)
+    {
+        return Weight with
+        {
+            Values = Copied(Weight.Values),
+            Scales = Weight.Scales is { } scales
+                ? scales with { AbsMax = Copied(scales.AbsMax), NestedAbsMax = Copied(scales.NestedAbsMax), NestedMap = Copied(scales.NestedMap) }
+                : null,
+        };
+
+        Slice Copied(Slice host)
+        {
+            if (host.IsEmpty)
+            {
+                return default;
+            }
+
+            Slice slice = backend.Allocate(host.Type, host.Length, "test");
+            backend.Upload(new ReadOnlySpan<byte>((void*)host.Address, (int)host.Bytes), slice);
+            return slice;
+        }
+    }
+
     public void Dispose()
     {
         foreach (nint block in blocks)

@@ -52,13 +52,15 @@ public class TrainingTests
     }
 
     [Theory]
-    [InlineData(false)]
-    [InlineData(true)]
-    public async Task Resume_continuesBitForBit(bool packing)
+    [InlineData(false, false)]
+    [InlineData(true, false)]
+    [InlineData(false, true)]
+    public async Task Resume_continuesBitForBit(bool packing, bool eightBit)
     {
         using var temp = new TempFolder();
         string folder = TinyModels.Write(temp);
         var options = Options(packing) with { MaxSteps = 7, SaveEvery = 3, OutputFolder = Path.Combine(temp.Path, "whole") };
+        options = options with { Optimizer = options.Optimizer with { EightBit = eightBit } };
         var whole = await Train(folder, options, null, Cancel);
 
         var cut = options with { OutputFolder = Path.Combine(temp.Path, "cut") };
@@ -115,6 +117,7 @@ public class TrainingTests
             options with { Optimizer = options.Optimizer with { WeightDecay = 0.5 } },
             options with { Optimizer = options.Optimizer with { Epsilon = 1e-6 } },
             options with { Optimizer = options.Optimizer with { MaxGradientNorm = 2 } },
+            options with { Optimizer = options.Optimizer with { EightBit = true } },
         ];
         foreach (var other in others)
         {

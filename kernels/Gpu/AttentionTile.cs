@@ -8,7 +8,7 @@ struct Float2
     public float X, Y;
 }
 
-/// <summary>The place in shared memory from which a lane reads, or to which it writes, a row of matrices: tiles are swizzled as <see cref="SharedTile"/> says.</summary>
+/// <summary>The place in shared memory from which a lane reads, or to which it writes, a row of matrices: tiles are swizzled as <see cref="SharedRows"/> says.</summary>
 struct MatrixRow
 {
     /// <summary>Where the lane's row begins.</summary>

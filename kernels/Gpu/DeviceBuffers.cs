@@ -1,5 +1,7 @@
 using ILGPU;
 using ILGPU.Runtime;
+using ILGPU.Runtime.Cuda;
+using IlgpuPeft.PtxEmulator;
 
 namespace IlgpuPeft.Kernels;
 
@@ -12,10 +14,28 @@ sealed class DeviceBuffers(Accelerator accelerator, AcceleratorStream stream)
     /// <summary>How many allocations were ever made.</summary>
     public long Allocations { get; private set; }
 
+    /// <summary>Bytes that the device has free and has in all; null where that is the host's memory.</summary>
+    public (long Free, long Total)? Room => accelerator switch
+    {
+        CudaAccelerator cuda => (cuda.GetFreeMemory(), cuda.MemorySize),
+        PtxEmulatorAccelerator emulator => (emulator.FreeMemory, emulator.MemorySize),
+        _ => null,
+    };
+
     /// <summary>Reserves zeroed bytes, aligned to 256.</summary>
+    /// <exception cref="OutOfMemoryException">The device has no room.</exception>
     public nint Allocate(long bytes)
     {
-        var buffer = accelerator.Allocate1D<byte>(bytes);
+        MemoryBuffer1D<byte, Stride1D.Dense> buffer;
+        try
+        {
+            buffer = accelerator.Allocate1D<byte>(bytes);
+        }
+        catch (CudaException cause) when (cause.Error == nameof(CudaError.CUDA_ERROR_OUT_OF_MEMORY))
+        {
+            throw new OutOfMemoryException(cause.Message, cause);
+        }
+
         buffer.View.MemSetToZero(stream);
         int place = ~starts.BinarySearch(buffer.NativePtr);
         starts.Insert(place, buffer.NativePtr);
@@ -41,6 +61,20 @@ sealed class DeviceBuffers(Accelerator accelerator, AcceleratorStream stream)
             return default;
         }
 
+        var (buffer, offset) = Locate(slice);
+        int size = Interop.SizeOf<T>();
+        if (offset % size != 0)
+        {
+            throw new ArgumentException($"a slice of {slice.Type} begins {offset} bytes into its allocation, expected a multiple of {size}.");
+        }
+
+        return new ArrayView<T>(buffer, offset / size, slice.Bytes / size);
+    }
+
+    /// <summary>The allocation that a slice lies in, and where in it, in bytes.</summary>
+    /// <exception cref="ArgumentException">The slice lies outside what is allocated.</exception>
+    public (MemoryBuffer Buffer, long Offset) Locate(Slice slice)
+    {
         int place = starts.BinarySearch(slice.Address);
         place = place >= 0 ? place : ~place - 1;
         long offset = place < 0 ? 0 : slice.Address - starts[place];
@@ -49,12 +83,6 @@ sealed class DeviceBuffers(Accelerator accelerator, AcceleratorStream stream)
             throw new ArgumentException($"a slice of {slice.Length} elements of {slice.Type} at 0x{slice.Address:x} is not allocated on this device. It was freed, or belongs to another device.");
         }
 
-        int size = Interop.SizeOf<T>();
-        if (offset % size != 0)
-        {
-            throw new ArgumentException($"a slice of {slice.Type} begins {offset} bytes into its allocation, expected a multiple of {size}.");
-        }
-
-        return new ArrayView<T>(buffers[place], offset / size, slice.Bytes / size);
+        return (buffers[place], offset);
     }
 }

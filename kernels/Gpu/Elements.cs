@@ -38,3 +38,15 @@ readonly struct BF16(ushort bits) : IElement<BF16>
 
     public static BF16 Narrow(float value) => new(Intrinsics.NarrowToBf16(value));
 }
+
+/// <summary>A 16-bit IEEE float. Weights may be stored so; activations are not.</summary>
+readonly struct F16(ushort bits) : IElement<F16>
+{
+    readonly ushort bits = bits;
+
+    public static DType Type => DType.F16;
+
+    public static float Widen(F16 element) => Intrinsics.WidenF16(element.bits);
+
+    public static F16 Narrow(float value) => new(Intrinsics.NarrowToF16(value));
+}

@@ -40,9 +40,21 @@ static class Intrinsics
     [IntrinsicImplementation]
     public static uint PackBf16(float low, float high) => NarrowToBf16(low) | ((uint)NarrowToBf16(high) << 16);
 
+    /// <summary><paramref name="value"/> as a 16-bit IEEE float, rounded to nearest even: <c>cvt.rn.f16.f32</c>.</summary>
+    [IntrinsicImplementation]
+    public static ushort NarrowToF16(float value) => BitConverter.HalfToUInt16Bits((System.Half)value);
+
+    /// <summary>The value of a 16-bit IEEE float: <c>cvt.f32.f16</c>.</summary>
+    [IntrinsicImplementation]
+    public static float WidenF16(ushort bits) => (float)BitConverter.UInt16BitsToHalf(bits);
+
     /// <summary>a·b + c, rounded once: <c>fma.rn.f32</c>. Elsewhere rounded twice.</summary>
     [IntrinsicImplementation]
     public static float Fma(float a, float b, float c) => a * b + c;
+
+    /// <summary>a·b, rounded before anything is added to it: <c>mul.rn.f32</c>, which no compiler joins with an addition.</summary>
+    [IntrinsicImplementation]
+    public static float MultiplyRounded(float a, float b) => a * b;
 
     /// <summary>2^x to 2 ulp: <c>ex2.approx.ftz.f32</c>.</summary>
     [IntrinsicImplementation]
@@ -53,6 +65,10 @@ static class Intrinsics
     /// </summary>
     [IntrinsicImplementation]
     public static uint MultiplyHigh(uint a, uint b) => (uint)(((ulong)a * b) >> 32);
+
+    /// <summary>The 64-bit product: <c>mul.wide.u32</c>.</summary>
+    [IntrinsicImplementation]
+    public static ulong MultiplyWide(uint a, uint b) => (ulong)a * b;
 
     /// <summary>The address within shared memory that <c>ldmatrix</c> and <c>cp.async</c> take.</summary>
     [IntrinsicImplementation]

@@ -1,8 +1,10 @@
 using System.Collections.Concurrent;
 using System.Runtime.CompilerServices;
 using ILGPU;
+using ILGPU.Backends.EntryPoints;
+using ILGPU.Backends.PTX;
 using ILGPU.Runtime;
-using ILGPU.Runtime.CPU;
+using ILGPU.Runtime.Cuda;
 using IlgpuPeft.PtxEmulator;
 
 namespace IlgpuPeft.Kernels;
@@ -17,18 +19,20 @@ sealed partial class KernelDevice
 
     readonly Dictionary<(Delegate Kernel, int Group), Delegate> launchers = [];
     readonly List<(string Name, Kernel Kernel)> compiled = [];
+    bool failed;
 
-    KernelDevice(string name, Accelerator accelerator)
+    internal KernelDevice(string name, Accelerator accelerator, int maxSharedBytes)
     {
         Name = name;
         Accelerator = accelerator;
-        Stream = accelerator.DefaultStream;
+        MaxSharedBytes = maxSharedBytes;
+        Stream = accelerator is CudaAccelerator cuda ? cuda.CreateStream(StreamFlags.CU_STREAM_NON_BLOCKING) : accelerator.DefaultStream;
         Buffers = new DeviceBuffers(accelerator, Stream);
-        bool ptx = accelerator.AcceleratorType == AcceleratorType.Cuda;
-        HasTensorCores = ptx && accelerator.Capabilities is ILGPU.Runtime.Cuda.CudaCapabilityContext;
+        Transfers = new HostTransfers(accelerator, Stream, Buffers);
+        HasTensorCores = accelerator.Capabilities is CudaCapabilityContext && (accelerator is not CudaAccelerator gpu || gpu.Architecture >= CudaArchitecture.SM_80);
     }
 
-    /// <summary>The name that <see cref="Device.Open(string, DType?)"/> took.</summary>
+    /// <summary>The name that <see cref="Device.Open"/> took.</summary>
     public string Name { get; }
 
     public Accelerator Accelerator { get; }
@@ -37,11 +41,13 @@ sealed partial class KernelDevice
 
     public DeviceBuffers Buffers { get; }
 
+    public HostTransfers Transfers { get; }
+
     /// <summary>Whether the device runs PTX of sm_80: bfloat16 matrix multiplies, <c>ldmatrix</c> and <c>cp.async</c>.</summary>
     public bool HasTensorCores { get; }
 
     /// <summary>Shared memory that a group may ask for at launch, in bytes.</summary>
-    public int MaxSharedBytes { get; private init; }
+    public int MaxSharedBytes { get; }
 
     /// <summary>Kernels launched so far.</summary>
     public long Launches { get; private set; }
@@ -53,49 +59,23 @@ sealed partial class KernelDevice
     public IReadOnlyList<(string Name, Kernel Kernel)> Compiled => compiled;
 
     /// <summary>An idle device of that name, or a new one.</summary>
-    public static KernelDevice Rent(string name)
-    {
-        if (Idle.TryGetValue(name, out var idle) && idle.TryTake(out var device))
-        {
-            return device;
-        }
+    /// <exception cref="ArgumentException">There is no such device here; the message says what was looked for.</exception>
+    public static KernelDevice Rent(string name) => Idle.TryGetValue(name, out var idle) && idle.TryTake(out var device) ? device : KernelDevices.Open(name);
 
-        return name switch
-        {
-            "emulator" => OpenEmulator(),
-            "simulator" => OpenSimulator(),
-            _ => throw new ArgumentException($"device '{name}' has no kernels.", nameof(name)),
-        };
-    }
-
-    /// <summary>Leaves the device to the next backend. All its memory must be freed.</summary>
+    /// <summary>Leaves the device to the next backend, unless a launch failed: a GPU refuses all work after that. All its memory must be freed.</summary>
     public void Return()
     {
         Log = null;
+        if (failed)
+        {
+            Transfers.Dispose();
+            Accelerator.Dispose();
+            Accelerator.Context.Dispose();
+            return;
+        }
+
         Idle.GetOrAdd(Name, _ => []).Add(this);
     }
-
-    static KernelDevice OpenEmulator()
-    {
-        var context = NewContext(builder => builder.Optimize(OptimizationLevel.O1));
-        return new KernelDevice("emulator", context.CreatePtxEmulator()) { MaxSharedBytes = new PtxEmulatorOptions().MaxSharedBytes };
-    }
-
-    // One warp at a time: a barrier of more threads costs milliseconds there.
-    static KernelDevice OpenSimulator()
-    {
-        var device = new CPUDevice(numThreadsPerWarp: 32, numWarpsPerMultiprocessor: 8, numMultiprocessors: 1);
-        var context = NewContext(builder => builder.Optimize(OptimizationLevel.O1).CPU(device));
-        return new KernelDevice("simulator", context.CreateCPUAccelerator(0)) { MaxSharedBytes = 48 << 10 };
-    }
-
-    static Context NewContext(Action<Context.Builder> configure) => Context.Create(builder =>
-    {
-        configure(builder);
-        builder.EnableAlgorithms();
-        PtxIntrinsics.Register(builder, typeof(Intrinsics), typeof(PtxIntrinsics));
-        PtxIntrinsics.Register(builder, typeof(AttentionTile), typeof(PtxAttentionTile));
-    });
 
     /// <summary>The launcher of a kernel, compiled at its first use.</summary>
     TLauncher Prepare<TLauncher>(Delegate kernel, LaunchShape shape) where TLauncher : Delegate
@@ -105,17 +85,40 @@ sealed partial class KernelDevice
             return (TLauncher)found;
         }
 
+        var loaded = Load(kernel, shape.Group);
+        var launcher = loaded.CreateLauncherDelegate<TLauncher>();
+        launchers.Add((kernel, shape.Group), launcher);
+        compiled.Add((Operation(kernel), loaded));
+        return launcher;
+    }
+
+    Kernel Load(Delegate kernel, int group)
+    {
+        string what = $"{Operation(kernel)} on {Name}";
+        ILGPU.Backends.CompiledKernel code;
         try
         {
-            var loaded = Accelerator.LoadKernel(kernel.Method, new KernelSpecialization(shape.Group, null));
-            var launcher = loaded.CreateLauncherDelegate<TLauncher>();
-            launchers.Add((kernel, shape.Group), launcher);
-            compiled.Add((Operation(kernel), loaded));
-            return launcher;
+            code = Accelerator.CompileKernel(EntryPointDescription.FromExplicitlyGroupedKernel(kernel.Method), new KernelSpecialization(group, null));
         }
         catch (Exception cause)
         {
-            throw new KernelException($"{Operation(kernel)} on {Name}: the kernel could not be compiled for {Accelerator.Name}: {cause.GetBaseException().Message}", cause);
+            throw new KernelException($"{what}: ILGPU could not compile the kernel for {Accelerator.Name} in groups of {group} threads: {cause.GetBaseException().Message}", cause);
+        }
+
+        try
+        {
+            var loaded = Accelerator.LoadKernel(code);
+            if (loaded is CudaKernel cuda)
+            {
+                CudaDriver.AllowAllShared(cuda, MaxSharedBytes);
+            }
+
+            return loaded;
+        }
+        catch (Exception cause)
+        {
+            string log = Accelerator is CudaAccelerator cuda && code is PTXCompiledKernel ptx ? $" The driver's log:\n{CudaDriver.LoadLog(cuda, ptx.PTXAssembly)}" : "";
+            throw new KernelException($"{what}: {Accelerator.Name} refused the kernel: {cause.GetBaseException().Message}.{log}", cause);
         }
     }
 
@@ -127,6 +130,7 @@ sealed partial class KernelDevice
 
     KernelException Failed(Delegate kernel, LaunchShape shape, ITuple arguments, Exception cause)
     {
+        failed = true;
         var shown = Enumerable.Range(0, arguments.Length).Select(i => arguments[i] is IArrayView view ? $"[{view.Length}]" : $"{arguments[i]}");
         return new($"{Operation(kernel)} on {Name}: the launch of {shape} with ({string.Join(", ", shown)}) failed: {cause.GetBaseException().Message}", cause);
     }

@@ -334,7 +334,7 @@ static class PtxAttentionTile
     /// <summary>Names the addresses of a lane's chunks in a swizzled tile of this width.</summary>
     readonly struct TileLayout(int width)
     {
-        public int Mask { get; } = SharedTile.SwizzleMask(width);
+        public int Mask { get; } = SharedRows.SwizzleMask(width);
 
         /// <summary>Different addresses that a lane has for pairs of chunks: whatever the swizzle leaves alone is added as a constant.</summary>
         public int Pairs => (Mask + 1) / 2;

@@ -27,6 +27,10 @@ static class PtxIntrinsics
 
     public static void NarrowToBf16(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "cvt.rn.bf16.f32");
 
+    public static void NarrowToF16(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "cvt.rn.f16.f32");
+
+    public static void WidenF16(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "cvt.f32.f16");
+
     public static void PackBf16(PTXBackend backend, PTXCodeGenerator generator, Value value)
     {
         var call = (MethodCall)value;
@@ -40,9 +44,13 @@ static class PtxIntrinsics
 
     public static void Fma(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "fma.rn.f32");
 
+    public static void MultiplyRounded(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "mul.rn.f32");
+
     public static void Exp2(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "ex2.approx.ftz.f32");
 
     public static void MultiplyHigh(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "mul.hi.u32");
+
+    public static void MultiplyWide(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "mul.wide.u32");
 
     public static void SharedAddress(PTXBackend backend, PTXCodeGenerator generator, Value value)
     {

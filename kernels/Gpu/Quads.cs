@@ -2,7 +2,7 @@ using ILGPU;
 
 namespace IlgpuPeft.Kernels;
 
-/// <summary>Four neighbouring elements at once: one 16-byte access of 32-bit floats, one 8-byte access of bfloat16.</summary>
+/// <summary>Four neighbouring elements at once: one 16-byte access of 32-bit floats, one 8-byte access of 16-bit ones.</summary>
 static class Quads
 {
     /// <summary>Whether a matrix with rows of <paramref name="width"/> elements can be read in quads: every row starts at a multiple of a quad's bytes.</summary>
@@ -17,6 +17,17 @@ static class Quads
         }
 
         var words = values.Cast<Word2>()[quad];
+        if (T.Type == DType.F16)
+        {
+            return new Float4
+            {
+                X = Intrinsics.WidenF16((ushort)words.X),
+                Y = Intrinsics.WidenF16((ushort)(words.X >> 16)),
+                Z = Intrinsics.WidenF16((ushort)words.Y),
+                W = Intrinsics.WidenF16((ushort)(words.Y >> 16)),
+            };
+        }
+
         return new Float4
         {
             X = Interop.IntAsFloat(words.X << 16),
@@ -26,7 +37,7 @@ static class Quads
         };
     }
 
-    /// <summary>Stores elements 4·<paramref name="quad"/> to 4·<paramref name="quad"/> + 3, each rounded once.</summary>
+    /// <summary>Stores elements 4·<paramref name="quad"/> to 4·<paramref name="quad"/> + 3, F32 or BF16, each rounded once.</summary>
     public static void Store<T>(ArrayView<T> values, long quad, Float4 value) where T : unmanaged, IElement<T>
     {
         if (T.Type == DType.F32)

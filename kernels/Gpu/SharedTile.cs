@@ -2,92 +2,85 @@ using ILGPU;
 
 namespace IlgpuPeft.Kernels;
 
+/// <summary>How an operand of a matrix product is stored, in global memory and in tiles of shared memory.</summary>
+interface IOperandOrder
+{
+    /// <summary>Whether the matrix is [depth, extent]: the index that is summed over numbers its rows.</summary>
+    static abstract bool ByDepth { get; }
+}
+
+/// <summary>[extent, depth]: the terms of a sum lie side by side. x and W of x·Wᵀ.</summary>
+readonly struct ByExtent : IOperandOrder
+{
+    public static bool ByDepth => false;
+}
+
+/// <summary>[depth, extent]: W of dy·W, both operands of dyᵀ·x.</summary>
+readonly struct ByDepth : IOperandOrder
+{
+    static bool IOperandOrder.ByDepth => true;
+}
+
 /// <summary>
-/// Tiles of bfloat16 rows in shared memory, as <c>ldmatrix</c> reads them: rows one after another in chunks of 16 bytes, of which some low bits of the number are exclusive-ored with
-/// bits of the row's. So the same chunk of eight rows lies in all 32 banks, and so do neighbouring chunks of a row: neither copies nor <c>ldmatrix</c> have bank conflicts.
-/// Tiles are padded to a multiple of 16 columns with zeros; what they are copied from may have any number.
+/// Tiles of bfloat16 operands in shared memory: rows of 16-byte chunks, chunk c of row r at place c ^ (r mod 8), so that neither copies in nor ldmatrix ever meet in a bank.
+/// A group is 2 x 2 warps; its tile of an operand spans two warps' extent and <see cref="WarpTileIntrinsics.Depth"/> terms.
 /// </summary>
 static class SharedTile
 {
-    /// <summary>Values in a chunk.</summary>
+    /// <summary>Threads of a group: 2 x 2 warps.</summary>
+    public const int Threads = 128;
+
+    /// <summary>Values of a 16-byte chunk.</summary>
     public const int Chunk = 8;
 
-    /// <summary>Low bits of a chunk's number that the swizzle changes; rows whose chunks fill the banks unevenly by themselves need fewer.</summary>
-    public static int SwizzleMask(int width) => width / Chunk % 8 == 0 ? 7 : width / Chunk % 4 == 0 ? 3 : 1;
+    /// <summary>16-byte chunks of an operand's tile, for a warp's extent.</summary>
+    public static int Chunks(int warpExtent) => 2 * warpExtent * WarpTileIntrinsics.Depth / Chunk;
 
-    /// <summary>What is exclusive-ored into the chunk numbers of a row.</summary>
-    public static int Swizzle(int row, int width) => ((row * (SwizzleMask(width) + 1)) >> 3) & SwizzleMask(width);
-
-    /// <summary>The place of a chunk, in chunks from the start of its tile.</summary>
-    public static int Place(int row, int chunk, int width) => row * (width / Chunk) + (chunk ^ Swizzle(row, width));
-
-    /// <summary>A lane's row of a tile at a shared address, from a chunk of it on.</summary>
-    public static MatrixRow Row(uint tile, int row, int chunk, int width) =>
-        new() { Address = tile + (uint)(row * width * 2), Swizzle = (uint)((chunk ^ Swizzle(row, width)) * 16) };
-
-    /// <summary>A lane's row of a left operand, or of a right one that is read transposed.</summary>
-    public static MatrixRow Left(uint tile, int firstRow, int width) => Row(tile, firstRow + (Group.IdxX & 15), (Group.IdxX >> 4) & 1, width);
-
-    /// <summary>A lane's row of a right operand whose rows are the columns of the product.</summary>
-    public static MatrixRow Right(uint tile, int width) => Row(tile, (Group.IdxX & 7) + ((Group.IdxX >> 1) & 8), (Group.IdxX >> 3) & 1, width);
-
-    /// <summary>Where a lane stores its part of fragments.</summary>
-    public static MatrixRow Fragment(uint tile, int firstRow, int width)
+    /// <summary>Where within its tile a lane's ldmatrix address is at first, in bytes: row lane mod 16, chunk lane / 16 of the warp's part.</summary>
+    /// <param name="warpExtent">Rows or columns that a warp computes.</param>
+    /// <param name="warp">0 for the first warp along this operand's extent, 1 for the second.</param>
+    /// <param name="byDepth">How the tile is stored.</param>
+    public static int LaneOffset(int warpExtent, int warp, bool byDepth)
     {
-        var row = Row(tile, firstRow + ((Group.IdxX >> 2) & 7), 0, width);
-        row.Address += (uint)(4 * (Group.IdxX & 3));
-        return row;
+        int lane = Warp.LaneIdx, row = lane & 15, chunk = lane >> 4;
+        return byDepth
+            ? row * 4 * warpExtent + (((warp * warpExtent / Chunk + chunk) ^ (row & 7)) << 4)
+            : (warp * warpExtent + row) * 2 * WarpTileIntrinsics.Depth + ((chunk ^ (row & 7)) << 4);
     }
+}
 
-    /// <summary>The tile <paramref name="bytes"/> further on.</summary>
-    public static MatrixRow Next(MatrixRow row, int bytes) => new() { Address = row.Address + (uint)bytes, Swizzle = row.Swizzle };
+/// <summary>The group's shared memory: for C# in 16-byte words, for instructions that take addresses.</summary>
+/// <param name="view">All of it.</param>
+/// <param name="address">Where it begins.</param>
+readonly struct SharedMemoryBlock(ArrayView<Word4> view, uint address)
+{
+    public readonly ArrayView<Word4> View = view;
+    public readonly uint Address = address;
 
-    /// <summary>Starts copying rows into a tile, by all threads of the group; rows from <paramref name="rows"/> on and columns from <paramref name="columns"/> on become zero.</summary>
-    /// <param name="shared">All shared memory.</param>
-    /// <param name="tile">Where the tile begins, in chunks.</param>
-    /// <param name="tileRows">Rows of the tile.</param>
-    /// <param name="width">Columns of the tile.</param>
-    /// <param name="source">What is copied from.</param>
-    /// <param name="start">Its first element.</param>
-    /// <param name="stride">Elements from row to row.</param>
-    /// <param name="rows">Rows that there are.</param>
-    /// <param name="columns">Columns that there are.</param>
-    public static void Load<TUnit, TCopy>(ArrayView<Word4> shared, int tile, int tileRows, int width, ArrayView<TUnit> source, long start, int stride, int rows, int columns)
-        where TUnit : unmanaged where TCopy : ITileCopy<TUnit>
+    /// <summary>The shared memory that the launch asked for.</summary>
+    public static SharedMemoryBlock Dynamic()
     {
-        int chunks = width / Chunk, step = Group.DimX / chunks, chunk = Group.IdxX % chunks, row = Group.IdxX / chunks; // a thread keeps to one chunk of every row
-        int count = IntrinsicMath.Clamp(columns - chunk * Chunk, 0, Chunk);
-        long at = start + (long)row * stride + chunk * Chunk;
-        for (row = row < step ? row : tileRows; row < tileRows; row += step)
-        {
-            TCopy.Load(source, at, row < rows ? count : 0, shared, tile + Place(row, chunk, width));
-            at += (long)step * stride;
-        }
+        var view = SharedMemory.GetDynamic<Word4>();
+        return new(view, Intrinsics.SharedAddress(ref view[0]));
     }
+}
 
-    /// <summary>Copies the rows of a warp out of a tile, by all its lanes.</summary>
-    public static void Store<TUnit, TCopy>(ArrayView<Word4> shared, int tile, int firstRow, int tileRows, int width, ArrayView<TUnit> destination, long start, int stride, int rows,
-        int columns) where TUnit : unmanaged where TCopy : ITileCopy<TUnit>
-    {
-        for (int i = Group.IdxX & 31; i < tileRows * (width / Chunk); i += 32)
-        {
-            int row = firstRow + i / (width / Chunk), chunk = i % (width / Chunk);
-            int count = row < rows ? IntrinsicMath.Clamp(columns - chunk * Chunk, 0, Chunk) : 0;
-            if (count > 0)
-            {
-                TCopy.Store(destination, start + (long)row * stride + chunk * Chunk, count, shared[tile + Place(row, chunk, width)]);
-            }
-        }
-    }
+/// <summary>
+/// An operand whose tiles come into shared memory in two steps, so that what takes long, reading global memory, happens while an earlier tile is multiplied.
+/// </summary>
+/// <typeparam name="TSelf">The operand itself.</typeparam>
+/// <typeparam name="THeld">What a thread keeps in registers between the steps.</typeparam>
+interface ITileSource<TSelf, THeld> where TSelf : struct, ITileSource<TSelf, THeld> where THeld : unmanaged
+{
+    /// <summary>A table in shared memory that decoding needs, complete for the whole group; or nothing.</summary>
+    static abstract ArrayView<float> Prepare();
 
-    /// <summary>Writes zeros to rows in global memory, by all threads of the group.</summary>
-    public static void Clear<TUnit, TCopy>(ArrayView<TUnit> destination, long start, int stride, int rows, int columns) where TUnit : unmanaged where TCopy : ITileCopy<TUnit>
-    {
-        int chunks = (columns + Chunk - 1) / Chunk;
-        for (int i = Group.IdxX; i < rows * chunks; i += Group.DimX)
-        {
-            int row = i / chunks, chunk = i % chunks;
-            TCopy.Store(destination, start + (long)row * stride + chunk * Chunk, IntrinsicMath.Min(columns - chunk * Chunk, Chunk), default);
-        }
-    }
+    /// <summary>
+    /// Begins to bring a tile of <paramref name="extent"/> by <see cref="WarpTileIntrinsics.Depth"/> to 16-byte word <paramref name="place"/> of shared memory. Copies that the thread
+    /// starts belong to the group of copies that it commits next.
+    /// </summary>
+    THeld Start<TOrder>(SharedMemoryBlock shared, int place, int firstOfExtent, int firstOfDepth, int extent) where TOrder : struct, IOperandOrder;
+
+    /// <summary>Stores what the thread still holds.</summary>
+    void Finish(SharedMemoryBlock shared, int place, THeld held, ArrayView<float> table);
 }

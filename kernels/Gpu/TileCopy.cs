@@ -21,7 +21,7 @@ struct ChunkCopy : ITileCopy<Word4>
     /// <summary>Whether rows of <paramref name="width"/> values in these slices are such rows.</summary>
     public static bool Serves(int width, params ReadOnlySpan<Slice> slices)
     {
-        bool aligned = width % SharedTile.Chunk == 0;
+        bool aligned = width % SharedRows.Chunk == 0;
         foreach (var slice in slices)
         {
             aligned &= slice.Address % 16 == 0;
@@ -31,11 +31,11 @@ struct ChunkCopy : ITileCopy<Word4>
     }
 
     public static void Load(ArrayView<Word4> source, long at, int count, ArrayView<Word4> shared, int chunk) =>
-        Intrinsics.CopyAsync16(Intrinsics.SharedAddress(ref shared[chunk]), ref source[at / SharedTile.Chunk], 2 * count);
+        Intrinsics.CopyAsync16(Intrinsics.SharedAddress(ref shared[chunk]), ref source[at / SharedRows.Chunk], 2 * count);
 
-    public static Word4 Read(ArrayView<Word4> source, long at, int count) => source[at / SharedTile.Chunk];
+    public static Word4 Read(ArrayView<Word4> source, long at, int count) => source[at / SharedRows.Chunk];
 
-    public static void Store(ArrayView<Word4> destination, long at, int count, Word4 values) => destination[at / SharedTile.Chunk] = values;
+    public static void Store(ArrayView<Word4> destination, long at, int count, Word4 values) => destination[at / SharedRows.Chunk] = values;
 }
 
 /// <summary>Value by value: for rows of any width.</summary>

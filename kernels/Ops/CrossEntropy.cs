@@ -29,7 +29,8 @@ static unsafe class CrossEntropy
     public static void Run<T>(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead)
         where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        Check<T>(hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead);
+        Expect.Element<T>(Operation, nameof(hidden), hidden);
+        Check(hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead, hidden.Type, hidden.Type);
         Clear(logprobs);
         Clear(entropy);
         Clear(dHidden);
@@ -66,24 +67,23 @@ static unsafe class CrossEntropy
         }
     }
 
-    static void Check<T>(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead)
-        where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    /// <summary>What every device asks of a call.</summary>
+    public static void Check(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead, DType activation,
+        DType parameter)
     {
         Expect.Type(Operation, nameof(targets), targets, DType.I32);
         Expect.Weight(Operation, nameof(head), head);
-        Expect.Element<T>(Operation, nameof(hidden), hidden);
-        Expect.Length(Operation, nameof(hidden), hidden, targets.Length * head.Columns);
+        Expect.Elements(Operation, activation, targets.Length * head.Columns, (nameof(hidden), hidden));
         if (!(temperature > 0 && double.IsFinite(temperature)))
         {
             throw new ArgumentOutOfRangeException(nameof(temperature), $"{Operation}: temperature is {temperature}, expected a positive number.");
         }
 
-        Expect.Element<T>(Operation, nameof(logprobs), logprobs);
-        Expect.Length(Operation, nameof(logprobs), logprobs, targets.Length);
-        Expect.Optional<T>(Operation, nameof(entropy), entropy, targets.Length);
-        Expect.Optional<T>(Operation, nameof(coefficients), coefficients, targets.Length);
-        Expect.Optional<T>(Operation, nameof(dHidden), dHidden, hidden.Length);
-        Expect.Optional<T>(Operation, nameof(dHead), dHead, (long)head.Rows * head.Columns);
+        Expect.Elements(Operation, parameter, targets.Length, (nameof(logprobs), logprobs));
+        Expect.Optional(Operation, nameof(entropy), entropy, parameter, targets.Length);
+        Expect.Optional(Operation, nameof(coefficients), coefficients, parameter, targets.Length);
+        Expect.Optional(Operation, nameof(dHidden), dHidden, activation, hidden.Length);
+        Expect.Optional(Operation, nameof(dHead), dHead, parameter, (long)head.Rows * head.Columns);
         Expect.That(!coefficients.IsEmpty || (dHidden.IsEmpty && dHead.IsEmpty), Operation, "a gradient is asked for without coefficients, expected ∂L/∂logprob of every row.");
     }
 

@@ -1,10 +1,10 @@
-// Elementwise: copy with conversion, fill, scaled addition, and the Euclidean norm.
+// Elementwise: copy with conversion, fill, scaled addition, and the sums over all elements: the Euclidean norm and the plain sum.
 //
-// Maths      copy y = round(x), once, to nearest even · fill y = c · add y += s·x · norm r = √Σ x², the sum in f64
-// Shapes     x [n] → y [n]; norm → r [1]
+// Maths      copy y = round(x), once, to nearest even · fill y = c · add y += s·x · norm r = √Σ x² · sum r (+)= s·Σ x, both in f64
+// Shapes     x [n] → y [n]; norm, sum → r [1]
 // Layout     contiguous; a copy's source and destination do not overlap
 // Floor      bytes read + written: every operation is one pass and bound by memory
-// Numerics   the norm adds up in at most 64 parts whose bounds follow from n alone, so that it does not depend on the number of threads
+// Numerics   norm and sum add up in at most 64 parts whose bounds follow from n alone, so that it does not depend on the number of threads
 
 using System.Numerics;
 using System.Numerics.Tensors;
@@ -14,7 +14,7 @@ namespace IlgpuPeft.Kernels;
 static unsafe class Elementwise
 {
     const int Tile = 1024;
-    const int NormParts = 64;
+    const int SumParts = 64;
 
     public static void Copy(Slice source, Slice destination)
     {
@@ -71,21 +71,36 @@ static unsafe class Elementwise
         Workers.Run(parts.Count, new AddJob<T>(x.Pointer<T>(), T.CreateTruncating(scale), y.Pointer<T>(), parts));
     }
 
-    public static void Norm<T>(Slice x, Slice result) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    public static void Norm<T>(Slice x, Slice result) where T : unmanaged, IBinaryFloatingPointIeee754<T> =>
+        *Result<T>(nameof(Norm), x, result) = T.CreateTruncating(Math.Sqrt(Total<T>(x, squares: true)));
+
+    public static void Sum<T>(Slice x, double scale, Slice result, bool accumulate) where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        Expect.Element<T>(nameof(Norm), nameof(x), x);
-        Expect.Element<T>(nameof(Norm), nameof(result), result);
-        Expect.Length(nameof(Norm), nameof(result), result, 1);
-        Partition parts = Partition.Elements(x.Length, NormParts);
-        double* sums = stackalloc double[NormParts];
-        Workers.Run(parts.Count, new NormJob<T>(x.Pointer<T>(), sums, parts));
+        T* to = Result<T>(nameof(Sum), x, result);
+        double sum = scale * Total<T>(x, squares: false);
+        *to = T.CreateTruncating(accumulate ? double.CreateTruncating(*to) + sum : sum);
+    }
+
+    static T* Result<T>(string operation, Slice x, Slice result) where T : unmanaged
+    {
+        Expect.Element<T>(operation, nameof(x), x);
+        Expect.Element<T>(operation, nameof(result), result);
+        Expect.Length(operation, nameof(result), result, 1);
+        return result.Pointer<T>();
+    }
+
+    static double Total<T>(Slice x, bool squares) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        Partition parts = Partition.Elements(x.Length, SumParts);
+        double* sums = stackalloc double[SumParts];
+        Workers.Run(parts.Count, new SumJob<T>(x.Pointer<T>(), squares, sums, parts));
         double sum = 0;
         for (int i = 0; i < parts.Count; i++)
         {
             sum += sums[i];
         }
 
-        *result.Pointer<T>() = T.CreateTruncating(Math.Sqrt(sum));
+        return sum;
     }
 
     static void Fill<TElement>(Slice destination, TElement value) where TElement : unmanaged
@@ -146,7 +161,7 @@ static unsafe class Elementwise
         }
     }
 
-    readonly struct NormJob<T>(T* x, double* sums, Partition parts) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    readonly struct SumJob<T>(T* x, bool squares, double* sums, Partition parts) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         public void Run(int index)
         {
@@ -157,7 +172,7 @@ static unsafe class Elementwise
             {
                 Span<double> values = tile[..(int)Math.Min(Tile, end - i)];
                 TensorPrimitives.ConvertTruncating(new ReadOnlySpan<T>(x + i, values.Length), values);
-                sum += TensorPrimitives.SumOfSquares<double>(values);
+                sum += squares ? TensorPrimitives.SumOfSquares<double>(values) : TensorPrimitives.Sum<double>(values);
             }
 
             sums[index] = sum;

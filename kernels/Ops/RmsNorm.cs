@@ -1,8 +1,8 @@
 // RmsNorm: scales every row to unit root mean square, then by a learned weight.
 //
-// Maths      y = x · r · w, r = 1/√(Σ x²/D + eps)
+// Maths      x += residual where one is given · y = x · r · w, r = 1/√(Σ x²/D + eps)
 // Grad       with g = dy·w: dx = r·g − x · r³·(Σ g·x)/D · dw[j] += Σ_i dy[i,j]·x[i,j]·r[i]
-// Shapes     x, dy, y, dx [n, D] · w, dw [D] · r [n]
+// Shapes     x, residual, dy, y, dx [n, D] · w, dw [D] · r [n]
 // Layout     row-major; y may be x, and dx may be dy
 // Floor      bytes 2·n·D elements forward, 3·n·D backward (+ n·D with dw): the second read of a row finds it in cache
 // Numerics   sums over D in T, in vector lanes; dw adds rows in order, columns shared out to threads: the same for any number of them
@@ -15,11 +15,17 @@ namespace IlgpuPeft.Kernels;
 
 static unsafe class RmsNorm
 {
-    public static void Forward<T>(Slice x, Slice weight, double eps, Slice y, Slice rstd) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    public static void Forward<T>(Slice x, Slice weight, double eps, Slice y, Slice rstd, Slice residual) where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         long rows = Check<T>("RmsNormForward", x, weight, rstd);
         Expect.Element<T>("RmsNormForward", nameof(y), y);
         Expect.Length("RmsNormForward", nameof(y), y, x.Length);
+        Expect.Optional<T>("RmsNormForward", nameof(residual), residual, x.Length);
+        if (!residual.IsEmpty)
+        {
+            Elementwise.Add<T>(residual, 1, x);
+        }
+
         int width = (int)weight.Length;
         Partition parts = Partition.Rows(rows, width);
         Workers.Run(parts.Count, new ForwardJob<T>(x.Pointer<T>(), weight.Pointer<T>(), T.CreateTruncating(eps), y.Pointer<T>(), rstd.Pointer<T>(), width, parts));

@@ -22,26 +22,31 @@ static unsafe class Sampler
     /// <inheritdoc cref="Backend.Sample" />
     public static void Draw<T>(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
+        Check(logits, rows, sampling, ids, logprobs, logits.Type, logits.Type);
         Expect.Element<T>(Operation, nameof(logits), logits);
+        if (rows > 0)
+        {
+            Workers.Run(rows, new RowJob<T>(logits.Pointer<T>(), checked((int)(logits.Length / rows)), sampling, key, ids.Pointer<int>(), logprobs.Pointer<T>()));
+        }
+    }
+
+    /// <summary>What every device asks of a draw.</summary>
+    public static void Check(Slice logits, int rows, Sampling sampling, Slice ids, Slice logprobs, DType activation, DType parameter)
+    {
+        Expect.Type(Operation, nameof(logits), logits, activation);
         Expect.That(rows >= 0 && (rows == 0 ? logits.Length == 0 : logits.Length > 0 && logits.Length % rows == 0), Operation,
             $"logits has {logits.Length} elements, expected {rows} rows of one vocabulary.");
         Expect.Type(Operation, nameof(ids), ids, DType.I32);
         Expect.Length(Operation, nameof(ids), ids, rows);
         if (!logprobs.IsEmpty)
         {
-            Expect.Element<T>(Operation, nameof(logprobs), logprobs);
-            Expect.Length(Operation, nameof(logprobs), logprobs, rows);
+            Expect.Elements(Operation, parameter, rows, (nameof(logprobs), logprobs));
         }
 
         if (!(sampling.Temperature >= 0 && double.IsFinite(sampling.Temperature)) || sampling.TopK < 0 || !(sampling.TopP is > 0 and <= 1))
         {
             throw new ArgumentOutOfRangeException(nameof(sampling),
                 $"{Operation}: temperature {sampling.Temperature}, top_k {sampling.TopK}, top_p {sampling.TopP}, expected temperature >= 0, top_k >= 0 and 0 < top_p <= 1.");
-        }
-
-        if (rows > 0)
-        {
-            Workers.Run(rows, new RowJob<T>(logits.Pointer<T>(), checked((int)(logits.Length / rows)), sampling, key, ids.Pointer<int>(), logprobs.Pointer<T>()));
         }
     }
 

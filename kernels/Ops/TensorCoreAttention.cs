@@ -72,7 +72,7 @@ static partial class TensorCoreAttention
         void Launch<TOutput, TScores, TRows, TUnit, TCopy>()
             where TOutput : unmanaged where TScores : unmanaged where TRows : unmanaged where TUnit : unmanaged where TCopy : ITileCopy<TUnit>
         {
-            int width = WarpTile<TOutput, TScores, TRows>.Width, columns = WarpTile<TOutput, TScores, TRows>.Columns, rows = Warps * WarpTile<TOutput, TScores, TRows>.Rows;
+            int width = AttentionWarp<TOutput, TScores, TRows>.Width, columns = AttentionWarp<TOutput, TScores, TRows>.Columns, rows = Warps * AttentionWarp<TOutput, TScores, TRows>.Rows;
             long tiles = SequenceTile.Bound(Call.Queries, rows, Sequences.Length / 4);
             var shape = new LaunchShape(new Index3D(checked((int)tiles), Call.Heads, 1), 32 * Warps, 2 * width * (rows + 4 * columns) + 4 * rows);
             Device.Launch(ForwardKernel<TOutput, TScores, TRows, TUnit, TCopy>, shape, Device.Buffers.View<TUnit>(Q), Device.Buffers.View<TUnit>(K), Device.Buffers.View<TUnit>(V),
@@ -84,15 +84,15 @@ static partial class TensorCoreAttention
         ArrayView<float> lse, AttentionCall call)
         where TOutput : unmanaged where TScores : unmanaged where TRows : unmanaged where TUnit : unmanaged where TCopy : ITileCopy<TUnit>
     {
-        int rowBlocks = WarpTile<TOutput, TScores, TRows>.RowBlocks, width = WarpTile<TOutput, TScores, TRows>.Width;
-        int columns = WarpTile<TOutput, TScores, TRows>.Columns, rows = WarpTile<TOutput, TScores, TRows>.Rows;
+        int rowBlocks = AttentionWarp<TOutput, TScores, TRows>.RowBlocks, width = AttentionWarp<TOutput, TScores, TRows>.Width;
+        int columns = AttentionWarp<TOutput, TScores, TRows>.Columns, rows = AttentionWarp<TOutput, TScores, TRows>.Rows;
         int head = Grid.IdxY, queryStride = call.QueryStride, keyStride = call.KeyStride;
 
         // The last tiles of a sequence see the most keys and go first, so that none of them is left to run alone.
         var tile = SequenceTile.Find(sequences, 0, Grid.DimX - 1 - Grid.IdxX, Warps * rows, call.Queries);
         if (tile.ClearRows > 0)
         {
-            SharedTile.Clear<TUnit, TCopy>(y, (long)tile.ClearFrom * queryStride + head * call.Width, queryStride, tile.ClearRows, call.Width);
+            SharedRows.Clear<TUnit, TCopy>(y, (long)tile.ClearFrom * queryStride + head * call.Width, queryStride, tile.ClearRows, call.Width);
             for (int i = Group.IdxX; lse.Length > 0 && i < tile.ClearRows; i += Group.DimX)
             {
                 lse[(long)(tile.ClearFrom + i) * call.Heads + head] = 0;
@@ -105,7 +105,7 @@ static partial class TensorCoreAttention
         }
 
         // Shared memory, in chunks: queries (later the output), two stages of keys and of values, and the lse of each query.
-        int stage = columns * width / SharedTile.Chunk, keyTile = Warps * rows * width / SharedTile.Chunk, valueTile = keyTile + 2 * stage;
+        int stage = columns * width / SharedRows.Chunk, keyTile = Warps * rows * width / SharedRows.Chunk, valueTile = keyTile + 2 * stage;
         var shared = SharedMemory.GetDynamic<Word4>();
         uint address = Intrinsics.SharedAddress(ref shared[0]);
 
@@ -115,14 +115,14 @@ static partial class TensorCoreAttention
         int tiles = (lastKeys - firstKey + columns - 1) / columns;
         long queryStart = (long)(tile.Query + tile.Start) * queryStride + head * call.Width;
         long keyStart = (long)(tile.Key + firstKey) * keyStride + head / call.HeadsPerGroup * call.Width;
-        SharedTile.Load<TUnit, TCopy>(shared, 0, Warps * rows, width, q, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
-        SharedTile.Load<TUnit, TCopy>(shared, keyTile, columns, width, k, keyStart, keyStride, tile.Keys - firstKey, call.Width);
-        SharedTile.Load<TUnit, TCopy>(shared, valueTile, columns, width, v, keyStart, keyStride, tile.Keys - firstKey, call.Width);
+        SharedRows.Load<TUnit, TCopy>(shared, 0, Warps * rows, width, q, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
+        SharedRows.Load<TUnit, TCopy>(shared, keyTile, columns, width, k, keyStart, keyStride, tile.Keys - firstKey, call.Width);
+        SharedRows.Load<TUnit, TCopy>(shared, valueTile, columns, width, v, keyStart, keyStride, tile.Keys - firstKey, call.Width);
         Intrinsics.CopyAsyncCommit();
 
-        var queryRow = SharedTile.Left(address, firstRow, width);
-        var keyRow = SharedTile.Right(address + (uint)(16 * keyTile), width);
-        var valueRow = SharedTile.Left(address + (uint)(16 * valueTile), 0, width);
+        var queryRow = SharedRows.Left(address, firstRow, width);
+        var keyRow = SharedRows.Right(address + (uint)(16 * keyTile), width);
+        var valueRow = SharedRows.Left(address + (uint)(16 * valueTile), 0, width);
         TOutput output = default;
         var maxima = AttentionTile.Rows<TRows>(float.MinValue);
         TRows sums = default;
@@ -134,8 +134,8 @@ static partial class TensorCoreAttention
             if (i + 1 < tiles)
             {
                 int next = first + columns - firstKey, nextPlace = stage - place;
-                SharedTile.Load<TUnit, TCopy>(shared, keyTile + nextPlace, columns, width, k, keyStart + (long)next * keyStride, keyStride, tile.Keys - firstKey - next, call.Width);
-                SharedTile.Load<TUnit, TCopy>(shared, valueTile + nextPlace, columns, width, v, keyStart + (long)next * keyStride, keyStride, tile.Keys - firstKey - next, call.Width);
+                SharedRows.Load<TUnit, TCopy>(shared, keyTile + nextPlace, columns, width, k, keyStart + (long)next * keyStride, keyStride, tile.Keys - firstKey - next, call.Width);
+                SharedRows.Load<TUnit, TCopy>(shared, valueTile + nextPlace, columns, width, v, keyStart + (long)next * keyStride, keyStride, tile.Keys - firstKey - next, call.Width);
             }
 
             Intrinsics.CopyAsyncCommit();
@@ -144,7 +144,7 @@ static partial class TensorCoreAttention
             int firstEnd = tile.Offset + firstQuery + 1, lastEnd = firstEnd + rows - 1;
             if (firstQuery < tile.Queries && first < lastEnd && (call.Window == 0 || first + columns > firstEnd - call.Window))
             {
-                var scores = AttentionTile.Multiply<TScores>(queryRow, SharedTile.Next(keyRow, 16 * place), width, rowBlocks);
+                var scores = AttentionTile.Multiply<TScores>(queryRow, SharedRows.Next(keyRow, 16 * place), width, rowBlocks);
                 if (first + columns > firstEnd || (call.Window > 0 && first < lastEnd - call.Window))
                 {
                     int end = firstEnd + (Group.IdxX >> 2 & 7) - first - 2 * (Group.IdxX & 3);
@@ -157,7 +157,7 @@ static partial class TensorCoreAttention
                 var kept = AttentionTile.Ratios(before, maxima);
                 sums = AttentionTile.AddUp(sums, kept, scores);
                 output = AttentionTile.Scale(output, kept);
-                output = AttentionTile.MultiplyAdd(output, scores, SharedTile.Next(valueRow, 16 * place), rowBlocks);
+                output = AttentionTile.MultiplyAdd(output, scores, SharedRows.Next(valueRow, 16 * place), rowBlocks);
             }
         }
 
@@ -165,7 +165,7 @@ static partial class TensorCoreAttention
         sums = AttentionTile.Total(sums);
         output = AttentionTile.Scale(output, AttentionTile.Reciprocals(sums));
         Warp.Barrier(); // all lanes are done with the queries
-        AttentionTile.Store(output, SharedTile.Fragment(address, firstRow, width), rowBlocks);
+        AttentionTile.Store(output, SharedRows.Fragment(address, firstRow, width), rowBlocks);
         int lseTile = valueTile + 2 * stage;
         if ((Group.IdxX & 3) == 0)
         {
@@ -173,7 +173,7 @@ static partial class TensorCoreAttention
         }
 
         Warp.Barrier(); // the warp's output is there for all its lanes
-        SharedTile.Store<TUnit, TCopy>(shared, 0, firstRow, rows, width, y, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
+        SharedRows.Store<TUnit, TCopy>(shared, 0, firstRow, rows, width, y, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
         int row = firstRow + (Group.IdxX & 31);
         if (lse.Length > 0 && (Group.IdxX & 31) < rows && tile.Start + row < tile.Queries)
         {

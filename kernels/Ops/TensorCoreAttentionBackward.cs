@@ -79,7 +79,7 @@ static partial class TensorCoreAttention
             Device.Launch(DeltaKernel<TUnit, TCopy>, LaunchShape.Over(8 * Delta.Length), buffers.View<TUnit>(Dy), buffers.View<TUnit>(Y), buffers.View<float>(Lse),
                 buffers.View<float>(Lse2), buffers.View<float>(Delta), Call.Width);
 
-            int width = WarpTile<TOutput, TScores, Float2>.Width, columns = WarpTile<TOutput, TScores, Float2>.Columns, sharedBytes = 4 * width * (BackwardRows + 2 * columns);
+            int width = AttentionWarp<TOutput, TScores, Float2>.Width, columns = AttentionWarp<TOutput, TScores, Float2>.Columns, sharedBytes = 4 * width * (BackwardRows + 2 * columns);
             int queryTiles = checked((int)SequenceTile.Bound(Call.Queries, BackwardRows, Sequences.Length / 4));
             Device.Launch(QueryKernel<TOutput, TScores, TUnit, TCopy>, new LaunchShape(new Index3D(queryTiles, Call.Heads, 1), 32 * Warps, sharedBytes),
                 buffers.View<TUnit>(Dy), buffers.View<TUnit>(Q), buffers.View<TUnit>(K), buffers.View<TUnit>(V), buffers.View<int>(Sequences), buffers.View<float>(Lse2),
@@ -99,7 +99,7 @@ static partial class TensorCoreAttention
             where TOutput : unmanaged where TScores : unmanaged where TUnit : unmanaged where TCopy : unmanaged, ITileCopy<TUnit> where TParts : unmanaged, IGradients
         {
             var buffers = Device.Buffers;
-            int tiles = checked((int)SequenceTile.Bound(Call.Keys, BackwardRows, Sequences.Length / 4)), columns = WarpTile<TOutput, TScores, Float2>.Columns;
+            int tiles = checked((int)SequenceTile.Bound(Call.Keys, BackwardRows, Sequences.Length / 4)), columns = AttentionWarp<TOutput, TScores, Float2>.Columns;
             Device.Launch(KeyKernel<TOutput, TScores, TUnit, TCopy, TParts>, new LaunchShape(new Index3D(tiles, Call.Heads / Call.HeadsPerGroup, 1), 32 * Warps, sharedBytes + 16 * columns),
                 buffers.View<TUnit>(Dy), buffers.View<TUnit>(Q), buffers.View<TUnit>(K), buffers.View<TUnit>(V), buffers.View<int>(Sequences), buffers.View<float>(Lse2),
                 buffers.View<float>(Delta), buffers.View<TUnit>(Dk), buffers.View<TUnit>(Dv), Call);
@@ -143,9 +143,9 @@ static partial class TensorCoreAttention
         float sum = 0;
         if (row < delta.Length)
         {
-            for (int column = SharedTile.Chunk * (Group.IdxX & 7); column < width; column += 8 * SharedTile.Chunk)
+            for (int column = SharedRows.Chunk * (Group.IdxX & 7); column < width; column += 8 * SharedRows.Chunk)
             {
-                int count = IntrinsicMath.Min(width - column, SharedTile.Chunk);
+                int count = IntrinsicMath.Min(width - column, SharedRows.Chunk);
                 Word4 a = TCopy.Read(dy, row * width + column, count), b = TCopy.Read(y, row * width + column, count);
                 sum += Dot(a.X, b.X) + Dot(a.Y, b.Y) + (Dot(a.Z, b.Z) + Dot(a.W, b.W));
             }
@@ -168,14 +168,14 @@ static partial class TensorCoreAttention
         ArrayView<float> lse2, ArrayView<float> delta, ArrayView<TUnit> dq, AttentionCall call)
         where TOutput : unmanaged where TScores : unmanaged where TUnit : unmanaged where TCopy : ITileCopy<TUnit>
     {
-        int width = WarpTile<TOutput, TScores, Float2>.Width, columns = WarpTile<TOutput, TScores, Float2>.Columns;
+        int width = AttentionWarp<TOutput, TScores, Float2>.Width, columns = AttentionWarp<TOutput, TScores, Float2>.Columns;
         int head = Grid.IdxY, queryStride = call.QueryStride, keyStride = call.KeyStride;
 
         // The last tiles of a sequence see the most keys and go first.
         var tile = SequenceTile.Find(sequences, 0, Grid.DimX - 1 - Grid.IdxX, BackwardRows, call.Queries);
         if (tile.ClearRows > 0)
         {
-            SharedTile.Clear<TUnit, TCopy>(dq, (long)tile.ClearFrom * queryStride + head * call.Width, queryStride, tile.ClearRows, call.Width);
+            SharedRows.Clear<TUnit, TCopy>(dq, (long)tile.ClearFrom * queryStride + head * call.Width, queryStride, tile.ClearRows, call.Width);
         }
 
         if (!tile.Exists)
@@ -184,7 +184,7 @@ static partial class TensorCoreAttention
         }
 
         // Shared memory, in chunks: queries (later dq) and gradients of outputs, two stages of keys and of values.
-        int stage = columns * width / SharedTile.Chunk, outputTile = BackwardRows * width / SharedTile.Chunk, keyTile = 2 * outputTile, valueTile = keyTile + 2 * stage;
+        int stage = columns * width / SharedRows.Chunk, outputTile = BackwardRows * width / SharedRows.Chunk, keyTile = 2 * outputTile, valueTile = keyTile + 2 * stage;
         var shared = SharedMemory.GetDynamic<Word4>();
         uint address = Intrinsics.SharedAddress(ref shared[0]);
 
@@ -194,17 +194,17 @@ static partial class TensorCoreAttention
         int tiles = (lastKeys - firstKey + columns - 1) / columns;
         long queryStart = (long)(tile.Query + tile.Start) * queryStride + head * call.Width;
         long keyStart = (long)(tile.Key + firstKey) * keyStride + head / call.HeadsPerGroup * call.Width;
-        SharedTile.Load<TUnit, TCopy>(shared, 0, BackwardRows, width, q, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
-        SharedTile.Load<TUnit, TCopy>(shared, outputTile, BackwardRows, width, dy, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
-        SharedTile.Load<TUnit, TCopy>(shared, keyTile, columns, width, k, keyStart, keyStride, tile.Keys - firstKey, call.Width);
-        SharedTile.Load<TUnit, TCopy>(shared, valueTile, columns, width, v, keyStart, keyStride, tile.Keys - firstKey, call.Width);
+        SharedRows.Load<TUnit, TCopy>(shared, 0, BackwardRows, width, q, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
+        SharedRows.Load<TUnit, TCopy>(shared, outputTile, BackwardRows, width, dy, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
+        SharedRows.Load<TUnit, TCopy>(shared, keyTile, columns, width, k, keyStart, keyStride, tile.Keys - firstKey, call.Width);
+        SharedRows.Load<TUnit, TCopy>(shared, valueTile, columns, width, v, keyStart, keyStride, tile.Keys - firstKey, call.Width);
         Intrinsics.CopyAsyncCommit();
 
-        var queryRow = SharedTile.Left(address, firstRow, width);
-        var outputRow = SharedTile.Left(address + (uint)(16 * outputTile), firstRow, width);
-        var keyRow = SharedTile.Right(address + (uint)(16 * keyTile), width);
-        var valueRow = SharedTile.Right(address + (uint)(16 * valueTile), width);
-        var keyColumn = SharedTile.Left(address + (uint)(16 * keyTile), 0, width);
+        var queryRow = SharedRows.Left(address, firstRow, width);
+        var outputRow = SharedRows.Left(address + (uint)(16 * outputTile), firstRow, width);
+        var keyRow = SharedRows.Right(address + (uint)(16 * keyTile), width);
+        var valueRow = SharedRows.Right(address + (uint)(16 * valueTile), width);
+        var keyColumn = SharedRows.Left(address + (uint)(16 * keyTile), 0, width);
         int row = firstQuery + (Group.IdxX >> 2 & 7); // the lane's first; the second is 8 further on
         var logs = RowsOf(lse2, tile, row, head, call.Heads);
         var deltas = RowsOf(delta, tile, row, head, call.Heads);
@@ -217,8 +217,8 @@ static partial class TensorCoreAttention
             if (i + 1 < tiles)
             {
                 int next = (i + 1) * columns, nextPlace = stage - place;
-                SharedTile.Load<TUnit, TCopy>(shared, keyTile + nextPlace, columns, width, k, keyStart + (long)next * keyStride, keyStride, tile.Keys - firstKey - next, call.Width);
-                SharedTile.Load<TUnit, TCopy>(shared, valueTile + nextPlace, columns, width, v, keyStart + (long)next * keyStride, keyStride, tile.Keys - firstKey - next, call.Width);
+                SharedRows.Load<TUnit, TCopy>(shared, keyTile + nextPlace, columns, width, k, keyStart + (long)next * keyStride, keyStride, tile.Keys - firstKey - next, call.Width);
+                SharedRows.Load<TUnit, TCopy>(shared, valueTile + nextPlace, columns, width, v, keyStart + (long)next * keyStride, keyStride, tile.Keys - firstKey - next, call.Width);
             }
 
             Intrinsics.CopyAsyncCommit();
@@ -227,7 +227,7 @@ static partial class TensorCoreAttention
             int firstEnd = tile.Offset + firstQuery + 1, lastEnd = firstEnd + 15;
             if (firstQuery < tile.Queries && first < lastEnd && (call.Window == 0 || first + columns > firstEnd - call.Window))
             {
-                var scores = AttentionTile.Multiply<TScores>(queryRow, SharedTile.Next(keyRow, 16 * place), width, 1);
+                var scores = AttentionTile.Multiply<TScores>(queryRow, SharedRows.Next(keyRow, 16 * place), width, 1);
                 if (first + columns > firstEnd || (call.Window > 0 && first < lastEnd - call.Window))
                 {
                     int end = tile.Offset + row + 1 - first - 2 * (Group.IdxX & 3);
@@ -235,17 +235,17 @@ static partial class TensorCoreAttention
                 }
 
                 scores = AttentionTile.Exponentials(scores, logs, call.Scale2);
-                var gradients = AttentionTile.Multiply<TScores>(outputRow, SharedTile.Next(valueRow, 16 * place), width, 1);
+                var gradients = AttentionTile.Multiply<TScores>(outputRow, SharedRows.Next(valueRow, 16 * place), width, 1);
                 gradients = AttentionTile.Differences(gradients, scores, deltas);
-                output = AttentionTile.MultiplyAdd(output, gradients, SharedTile.Next(keyColumn, 16 * place), 1);
+                output = AttentionTile.MultiplyAdd(output, gradients, SharedRows.Next(keyColumn, 16 * place), 1);
             }
         }
 
         output = AttentionTile.Scale(output, AttentionTile.Rows<Float2>(call.Scale));
         Warp.Barrier(); // all lanes are done with the queries
-        AttentionTile.Store(output, SharedTile.Fragment(address, firstRow, width), 1);
+        AttentionTile.Store(output, SharedRows.Fragment(address, firstRow, width), 1);
         Warp.Barrier(); // the warp's dq is there for all its lanes
-        SharedTile.Store<TUnit, TCopy>(shared, 0, firstRow, 16, width, dq, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
+        SharedRows.Store<TUnit, TCopy>(shared, 0, firstRow, 16, width, dq, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
     }
 
     /// <summary>A head's numbers of two queries of a sequence, 8 apart; 0 where there is no query.</summary>
@@ -259,7 +259,7 @@ static partial class TensorCoreAttention
         ArrayView<float> lse2, ArrayView<float> delta, ArrayView<TUnit> dk, ArrayView<TUnit> dv, AttentionCall call)
         where TOutput : unmanaged where TScores : unmanaged where TUnit : unmanaged where TCopy : ITileCopy<TUnit> where TParts : IGradients
     {
-        int width = WarpTile<TOutput, TScores, Float2>.Width, columns = WarpTile<TOutput, TScores, Float2>.Columns;
+        int width = AttentionWarp<TOutput, TScores, Float2>.Width, columns = AttentionWarp<TOutput, TScores, Float2>.Columns;
         int head = Grid.IdxY, queryStride = call.QueryStride, keyStride = call.KeyStride; // the head is one of keys and values
 
         // The first tiles of a sequence are seen by the most queries.
@@ -269,12 +269,12 @@ static partial class TensorCoreAttention
             long from = (long)tile.ClearFrom * keyStride + head * call.Width;
             if (TParts.OfKeys)
             {
-                SharedTile.Clear<TUnit, TCopy>(dk, from, keyStride, tile.ClearRows, call.Width);
+                SharedRows.Clear<TUnit, TCopy>(dk, from, keyStride, tile.ClearRows, call.Width);
             }
 
             if (TParts.OfValues)
             {
-                SharedTile.Clear<TUnit, TCopy>(dv, from, keyStride, tile.ClearRows, call.Width);
+                SharedRows.Clear<TUnit, TCopy>(dv, from, keyStride, tile.ClearRows, call.Width);
             }
         }
 
@@ -284,7 +284,7 @@ static partial class TensorCoreAttention
         }
 
         // Shared memory, in chunks: keys and values (later their gradients), two stages of queries, of gradients of outputs, and of the numbers of each query.
-        int stage = columns * width / SharedTile.Chunk, valueTile = BackwardRows * width / SharedTile.Chunk, queryTile = 2 * valueTile, outputTile = queryTile + 2 * stage;
+        int stage = columns * width / SharedRows.Chunk, valueTile = BackwardRows * width / SharedRows.Chunk, queryTile = 2 * valueTile, outputTile = queryTile + 2 * stage;
         int numberTile = outputTile + 2 * stage;
         var shared = SharedMemory.GetDynamic<Word4>();
         uint address = Intrinsics.SharedAddress(ref shared[0]), numbers = address + (uint)(16 * numberTile);
@@ -299,15 +299,15 @@ static partial class TensorCoreAttention
         // Keys that no query sees still get a tile, of which nothing is computed.
         int tiles = IntrinsicMath.Max(1, (endQuery - firstQuery + columns - 1) / columns), steps = tiles * call.HeadsPerGroup;
         long keyStart = (long)(tile.Key + tile.Start) * keyStride + head * call.Width;
-        SharedTile.Load<TUnit, TCopy>(shared, 0, BackwardRows, width, k, keyStart, keyStride, tile.Keys - tile.Start, call.Width);
-        SharedTile.Load<TUnit, TCopy>(shared, valueTile, BackwardRows, width, v, keyStart, keyStride, tile.Keys - tile.Start, call.Width);
+        SharedRows.Load<TUnit, TCopy>(shared, 0, BackwardRows, width, k, keyStart, keyStride, tile.Keys - tile.Start, call.Width);
+        SharedRows.Load<TUnit, TCopy>(shared, valueTile, BackwardRows, width, v, keyStart, keyStride, tile.Keys - tile.Start, call.Width);
 
-        var keyRow = SharedTile.Left(address, firstRow, width);
-        var valueRow = SharedTile.Left(address + (uint)(16 * valueTile), firstRow, width);
-        var queryRow = SharedTile.Right(address + (uint)(16 * queryTile), width);
-        var outputRow = SharedTile.Right(address + (uint)(16 * outputTile), width);
-        var queryColumn = SharedTile.Left(address + (uint)(16 * queryTile), 0, width);
-        var outputColumn = SharedTile.Left(address + (uint)(16 * outputTile), 0, width);
+        var keyRow = SharedRows.Left(address, firstRow, width);
+        var valueRow = SharedRows.Left(address + (uint)(16 * valueTile), firstRow, width);
+        var queryRow = SharedRows.Right(address + (uint)(16 * queryTile), width);
+        var outputRow = SharedRows.Right(address + (uint)(16 * outputTile), width);
+        var queryColumn = SharedRows.Left(address + (uint)(16 * queryTile), 0, width);
+        var outputColumn = SharedRows.Left(address + (uint)(16 * outputTile), 0, width);
         TOutput keys = default, values = default;
 
         // Step i computes what step i - 1 has loaded; step -1 only loads.
@@ -319,8 +319,8 @@ static partial class TensorCoreAttention
             {
                 int queryHead = head * call.HeadsPerGroup + (i + 1) / tiles, next = firstQuery + (i + 1) % tiles * columns, nextPlace = ((i + 1) & 1) * stage;
                 long start = (long)(tile.Query + next) * queryStride + queryHead * call.Width;
-                SharedTile.Load<TUnit, TCopy>(shared, queryTile + nextPlace, columns, width, q, start, queryStride, tile.Queries - next, call.Width);
-                SharedTile.Load<TUnit, TCopy>(shared, outputTile + nextPlace, columns, width, dy, start, queryStride, tile.Queries - next, call.Width);
+                SharedRows.Load<TUnit, TCopy>(shared, queryTile + nextPlace, columns, width, q, start, queryStride, tile.Queries - next, call.Width);
+                SharedRows.Load<TUnit, TCopy>(shared, outputTile + nextPlace, columns, width, dy, start, queryStride, tile.Queries - next, call.Width);
                 if (Group.IdxX < columns)
                 {
                     int there = next + Group.IdxX < tile.Queries ? 4 : 0;
@@ -339,7 +339,7 @@ static partial class TensorCoreAttention
             {
                 int bytes = 16 * (i & 1) * stage;
                 uint logs = numbers + (uint)(8 * columns * (i & 1) + 8 * (Group.IdxX & 3));
-                var scores = AttentionTile.Multiply<TScores>(keyRow, SharedTile.Next(queryRow, bytes), width, 1);
+                var scores = AttentionTile.Multiply<TScores>(keyRow, SharedRows.Next(queryRow, bytes), width, 1);
                 if (first < lastSeen || (call.Window > 0 && first + columns > firstSeen + call.Window))
                 {
                     int seen = firstSeen + (Group.IdxX >> 2 & 7) - first - 2 * (Group.IdxX & 3);
@@ -349,14 +349,14 @@ static partial class TensorCoreAttention
                 scores = AttentionTile.ColumnExponentials(scores, logs, call.Scale2, 1);
                 if (TParts.OfValues)
                 {
-                    values = AttentionTile.MultiplyAdd(values, scores, SharedTile.Next(outputColumn, bytes), 1);
+                    values = AttentionTile.MultiplyAdd(values, scores, SharedRows.Next(outputColumn, bytes), 1);
                 }
 
                 if (TParts.OfKeys)
                 {
-                    var gradients = AttentionTile.Multiply<TScores>(valueRow, SharedTile.Next(outputRow, bytes), width, 1);
+                    var gradients = AttentionTile.Multiply<TScores>(valueRow, SharedRows.Next(outputRow, bytes), width, 1);
                     gradients = AttentionTile.ColumnDifferences(gradients, scores, logs + (uint)(4 * columns), 1);
-                    keys = AttentionTile.MultiplyAdd(keys, gradients, SharedTile.Next(queryColumn, bytes), 1);
+                    keys = AttentionTile.MultiplyAdd(keys, gradients, SharedRows.Next(queryColumn, bytes), 1);
                 }
             }
         }
@@ -365,16 +365,16 @@ static partial class TensorCoreAttention
         if (TParts.OfKeys)
         {
             keys = AttentionTile.Scale(keys, AttentionTile.Rows<Float2>(call.Scale));
-            AttentionTile.Store(keys, SharedTile.Fragment(address, firstRow, width), 1);
+            AttentionTile.Store(keys, SharedRows.Fragment(address, firstRow, width), 1);
             Warp.Barrier(); // the warp's dk is there for all its lanes
-            SharedTile.Store<TUnit, TCopy>(shared, 0, firstRow, 16, width, dk, keyStart, keyStride, tile.Keys - tile.Start, call.Width);
+            SharedRows.Store<TUnit, TCopy>(shared, 0, firstRow, 16, width, dk, keyStart, keyStride, tile.Keys - tile.Start, call.Width);
         }
 
         if (TParts.OfValues)
         {
-            AttentionTile.Store(values, SharedTile.Fragment(address + (uint)(16 * valueTile), firstRow, width), 1);
+            AttentionTile.Store(values, SharedRows.Fragment(address + (uint)(16 * valueTile), firstRow, width), 1);
             Warp.Barrier(); // the warp's dv is there for all its lanes
-            SharedTile.Store<TUnit, TCopy>(shared, valueTile, firstRow, 16, width, dv, keyStart, keyStride, tile.Keys - tile.Start, call.Width);
+            SharedRows.Store<TUnit, TCopy>(shared, valueTile, firstRow, 16, width, dv, keyStart, keyStride, tile.Keys - tile.Start, call.Width);
         }
     }
 }

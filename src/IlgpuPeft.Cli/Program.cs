@@ -73,6 +73,7 @@ static class Program
         QuantizeCommand.Create(),
         InspectCommand.Create(),
         DevicesCommand.Create(),
+        LadderCommand.Create(),
         PretrainCommand.Create(),
     };
 

@@ -5,11 +5,15 @@ sealed record Allocation(ulong Start, ulong Length, int Id)
 {
     public bool Freed { get; set; }
 
+    /// <summary>If it is a variable of a module, what owns its memory, and so lives as long as this.</summary>
+    public ModuleVariables? Owner { get; init; }
+
     public bool Contains(ulong first, ulong end) => !Freed && first >= Start && end <= Start + Length;
 }
 
 /// <summary>The device's memory: every allocation by address.</summary>
-sealed unsafe class AllocationTable : IDisposable
+/// <param name="capacity">Bytes that may be allocated at a time.</param>
+sealed unsafe class AllocationTable(long capacity = long.MaxValue) : IDisposable
 {
     /// <summary>Bytes of freed memory that are kept out of use.</summary>
     const long Quarantine = 64L << 20;
@@ -19,10 +23,20 @@ sealed unsafe class AllocationTable : IDisposable
     readonly Lock gate = new();
     long freedBytes;
     int nextId;
+    long used;
 
+    /// <summary>Bytes that may still be allocated.</summary>
+    public long FreeBytes => capacity - Volatile.Read(ref used);
+
+    /// <exception cref="OutOfMemoryException">The device's memory is smaller than what is asked for and held.</exception>
     public Allocation Allocate(long bytes)
     {
         ulong length = (ulong)Math.Max(0, bytes);
+        if (Interlocked.Add(ref used, (long)length) > capacity)
+        {
+            Interlocked.Add(ref used, -(long)length);
+            throw new OutOfMemoryException($"PtxEmulator: an allocation of {length} bytes does not fit: {FreeBytes} of {capacity} bytes are free.");
+        }
         var memory = System.Runtime.InteropServices.NativeMemory.AlignedAlloc((nuint)Math.Max(1, length), 256);
         lock (gate)
         {
@@ -32,8 +46,17 @@ sealed unsafe class AllocationTable : IDisposable
         }
     }
 
+    /// <summary>Makes a module's variables known, which are no allocations of this table.</summary>
+    public void Include(ModuleVariables variables)
+    {
+        lock (gate)
+            foreach (var (address, length) in variables.Places)
+                byStart.TryAdd(address, new Allocation(address, (ulong)length, nextId++) { Owner = variables });
+    }
+
     public void Free(Allocation allocation)
     {
+        Interlocked.Add(ref used, -(long)allocation.Length);
         lock (gate)
         {
             allocation.Freed = true;
@@ -88,6 +111,8 @@ sealed unsafe class AllocationTable : IDisposable
     void Release(Allocation allocation)
     {
         byStart.Remove(allocation.Start);
+        if (allocation.Owner != null)
+            return;
         System.Runtime.InteropServices.NativeMemory.AlignedFree((void*)allocation.Start);
     }
 }

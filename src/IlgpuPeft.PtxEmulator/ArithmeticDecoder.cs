@@ -2,20 +2,17 @@ using System.Numerics;
 
 namespace IlgpuPeft.PtxEmulator;
 
-/// <summary>add, sub, mul, mad, fma, div, rem, min, max, neg, abs.</summary>
+/// <summary>add, sub, mul, mad, fma, min, max, neg and abs without modifiers; div and rem of integers.</summary>
 static class ArithmeticDecoder
 {
     public static Instruction Numbers<TOperation>(DecodeContext c) where TOperation : INumberOperation
     {
-        c.Take("rn");
-        bool flush = c.Take("ftz");
+        bool rounded = c.Take("rn");
         var type = c.TakeType();
+        if (rounded && !type.IsFloat())
+            throw c.Unknown();
         int size = type.Size();
         var (d, a, b) = (c.Destination(0, size), c.Source(1, size), c.Source(2, size));
-        if (flush)
-            return type == PtxType.F32
-                ? new Map<float, float, float>(InstructionClass.Float, d, a, b, (x, y) => Floats.Flush(TOperation.Of(Floats.Flush(x), Floats.Flush(y))))
-                : throw c.Unknown();
         return type switch
         {
             PtxType.U16 => new Binary<ushort, OfNumbers<ushort, TOperation>>(InstructionClass.Integer, d, a, b),
@@ -24,8 +21,7 @@ static class ArithmeticDecoder
             PtxType.S32 => new Binary<int, OfNumbers<int, TOperation>>(InstructionClass.Integer, d, a, b),
             PtxType.U64 => new Binary<ulong, OfNumbers<ulong, TOperation>>(InstructionClass.Integer, d, a, b),
             PtxType.S64 => new Binary<long, OfNumbers<long, TOperation>>(InstructionClass.Integer, d, a, b),
-            PtxType.F16 => new Binary<Half, OfNumbers<Half, TOperation>>(InstructionClass.Float, d, a, b),
-            PtxType.F32 => new Binary<float, OfNumbers<float, TOperation>>(InstructionClass.Float, d, a, b),
+            PtxType.F32 => new Binary<float, OfFloats<TOperation>>(InstructionClass.Float, d, a, b),
             PtxType.F64 => new Binary<double, OfNumbers<double, TOperation>>(InstructionClass.Float, d, a, b),
             _ => throw c.Unknown(),
         };
@@ -93,41 +89,28 @@ static class ArithmeticDecoder
     {
         if (!c.Take("rn"))
             throw c.Unknown();
-        bool flush = c.Take("ftz");
         var type = c.TakeType();
         int size = type.Size();
         var (d, x, y, z) = (c.Destination(0, size), c.Source(1, size), c.Source(2, size), c.Source(3, size));
         return type switch
         {
-            PtxType.F16 when !flush => new Map<Half, Half, Half, Half>(InstructionClass.Float, d, x, y, z, Floats.MultiplyAdd),
-            PtxType.F32 when flush => new Map<float, float, float, float>(InstructionClass.Float, d, x, y, z, (a, b, s) =>
-                Floats.Flush(MathF.FusedMultiplyAdd(Floats.Flush(a), Floats.Flush(b), Floats.Flush(s)))),
-            PtxType.F32 => new Map<float, float, float, float>(InstructionClass.Float, d, x, y, z, MathF.FusedMultiplyAdd),
-            PtxType.F64 when !flush => new Map<double, double, double, double>(InstructionClass.Float, d, x, y, z, Math.FusedMultiplyAdd),
+            PtxType.F32 => new Map<float, float, float, float>(
+                InstructionClass.Float, d, x, y, z, (a, b, s) => Floats.Canonical(MathF.FusedMultiplyAdd(a, b, s))),
+            PtxType.F64 => new Map<double, double, double, double>(InstructionClass.Float, d, x, y, z, Math.FusedMultiplyAdd),
             _ => throw c.Unknown(),
         };
     }
 
-    public static Instruction Divide(DecodeContext c)
+    public static Instruction DivideIntegers(DecodeContext c) => c.TakeType() switch
     {
-        bool rounded = c.TakeAny("rn", "approx", "full") != null, flush = c.Take("ftz");
-        var type = c.TakeType();
-        if (rounded != type.IsFloat() || (flush && type != PtxType.F32))
-            throw c.Unknown();
-        return type switch
-        {
-            PtxType.F32 when flush => Float<float>(c, (a, b) => Floats.Flush(Floats.Flush(a) / Floats.Flush(b))),
-            PtxType.F32 => Float<float>(c, (a, b) => a / b),
-            PtxType.F64 => Float<double>(c, (a, b) => a / b),
-            PtxType.U16 => Integer<ushort>(c, Integers.Divide),
-            PtxType.S16 => Integer<short>(c, Integers.Divide),
-            PtxType.U32 => Integer<uint>(c, Integers.Divide),
-            PtxType.S32 => Integer<int>(c, Integers.Divide),
-            PtxType.U64 => Integer<ulong>(c, Integers.Divide),
-            PtxType.S64 => Integer<long>(c, Integers.Divide),
-            _ => throw c.Unknown(),
-        };
-    }
+        PtxType.U16 => Integer<ushort>(c, Integers.Divide),
+        PtxType.S16 => Integer<short>(c, Integers.Divide),
+        PtxType.U32 => Integer<uint>(c, Integers.Divide),
+        PtxType.S32 => Integer<int>(c, Integers.Divide),
+        PtxType.U64 => Integer<ulong>(c, Integers.Divide),
+        PtxType.S64 => Integer<long>(c, Integers.Divide),
+        _ => throw c.Unknown(),
+    };
 
     public static Instruction Remainder(DecodeContext c) => c.TakeType() switch
     {
@@ -162,30 +145,20 @@ static class ArithmeticDecoder
 
     static Instruction Unary<TUnary>(DecodeContext c, TUnary unary) where TUnary : struct, IUnary
     {
-        bool flush = c.Take("ftz");
         var type = c.TakeType();
         int size = type.Size();
         var (d, a) = (c.Destination(0, size), c.Source(1, size));
-        if (flush)
-            return type == PtxType.F32
-                ? new Map<float, float>(InstructionClass.Float, d, a, x => Floats.Flush(unary.Of(x)))
-                : throw c.Unknown();
         return type switch
         {
             PtxType.S16 => new Map<short, short>(InstructionClass.Integer, d, a, unary.Of),
             PtxType.S32 => new Map<int, int>(InstructionClass.Integer, d, a, unary.Of),
             PtxType.S64 => new Map<long, long>(InstructionClass.Integer, d, a, unary.Of),
-            PtxType.F16 => new Map<Half, Half>(InstructionClass.Float, d, a, unary.Of),
             PtxType.F32 => new Map<float, float>(InstructionClass.Float, d, a, unary.Of),
             PtxType.F64 => new Map<double, double>(InstructionClass.Float, d, a, unary.Of),
             _ => throw c.Unknown(),
         };
     }
 
-    static Map<T, T, T> Float<T>(DecodeContext c, Func<T, T, T> function) where T : unmanaged => Pair(c, InstructionClass.Special, function);
-
-    static Map<T, T, T> Integer<T>(DecodeContext c, Func<T, T, T> function) where T : unmanaged => Pair(c, InstructionClass.Integer, function);
-
-    static unsafe Map<T, T, T> Pair<T>(DecodeContext c, InstructionClass kind, Func<T, T, T> function) where T : unmanaged =>
-        new(kind, c.Destination(0, sizeof(T)), c.Source(1, sizeof(T)), c.Source(2, sizeof(T)), function);
+    static unsafe Map<T, T, T> Integer<T>(DecodeContext c, Func<T, T, T> function) where T : unmanaged =>
+        new(InstructionClass.Integer, c.Destination(0, sizeof(T)), c.Source(1, sizeof(T)), c.Source(2, sizeof(T)), function);
 }

@@ -1,3 +1,5 @@
+using System.Runtime.InteropServices;
+
 namespace IlgpuPeft.PtxEmulator;
 
 /// <summary>
@@ -6,7 +8,8 @@ namespace IlgpuPeft.PtxEmulator;
 /// </summary>
 sealed unsafe class AsyncCopies
 {
-    sealed record Copy(int Lane, int Group, ulong Destination, byte[] Data);
+    /// <summary>One lane's copy of up to 16 bytes.</summary>
+    readonly record struct Copy(int Lane, int Group, ulong Destination, int Size, UInt128 Data);
 
     readonly List<Copy> pending = [];
     readonly int[] committed = new int[EmulatedWarp.Size];
@@ -17,10 +20,13 @@ sealed unsafe class AsyncCopies
         Array.Clear(committed);
     }
 
-    public void Start(EmulatedWarp warp, int lane, ulong destination, byte[] data)
+    /// <summary>Begins a copy of <paramref name="size"/> bytes: the source's, and zeros behind them.</summary>
+    public void Start(EmulatedWarp warp, int lane, ulong destination, int size, ReadOnlySpan<byte> source)
     {
-        warp.Block.Shared.Pend(destination, data.Length, 1);
-        pending.Add(new Copy(lane, committed[lane], destination, data));
+        warp.Block.Shared.Pend(destination, size, 1);
+        UInt128 data = 0;
+        source.CopyTo(new Span<byte>(&data, sizeof(UInt128)));
+        pending.Add(new Copy(lane, committed[lane], destination, size, data));
     }
 
     /// <summary>Closes the group that the lanes have been filling.</summary>
@@ -35,20 +41,21 @@ sealed unsafe class AsyncCopies
     public void Wait(EmulatedWarp warp, uint lanes, int left)
     {
         var shared = warp.Block.Shared;
-        foreach (var copy in pending)
+        int kept = 0;
+        foreach (var copy in CollectionsMarshal.AsSpan(pending))
         {
-            if (!Done(copy, lanes, left))
-                continue;
-            shared.Pend(copy.Destination, copy.Data.Length, -1);
-            fixed (byte* data = copy.Data)
+            bool done = (lanes >> copy.Lane & 1) != 0 && copy.Group < committed[copy.Lane] - left;
+            if (!done)
             {
-                if (shared.Write(warp, copy.Lane, copy.Destination, copy.Data.Length, data) is { } problem)
-                    throw PtxEmulatorException.At(warp, copy.Lane, problem, copy.Destination);
-                Buffer.MemoryCopy(data, shared.Data + copy.Destination, copy.Data.Length, copy.Data.Length);
+                pending[kept++] = copy;
+                continue;
             }
+            shared.Pend(copy.Destination, copy.Size, -1);
+            var data = copy.Data;
+            if (shared.Write(warp, copy.Lane, copy.Destination, copy.Size, &data) is { } problem)
+                throw PtxEmulatorException.At(warp, copy.Lane, problem, copy.Destination);
+            Buffer.MemoryCopy(&data, shared.Data + copy.Destination, copy.Size, copy.Size);
         }
-        pending.RemoveAll(copy => Done(copy, lanes, left));
+        CollectionsMarshal.SetCount(pending, kept);
     }
-
-    bool Done(Copy copy, uint lanes, int left) => (lanes >> copy.Lane & 1) != 0 && copy.Group < committed[copy.Lane] - left;
 }

@@ -14,10 +14,12 @@ abstract class AtomicInstruction : Instruction
 
 /// <summary>`atom` and `red`: lanes act one after the other in ascending order, warps and blocks in theirs.</summary>
 sealed unsafe class AtomicInstruction<T>(
-    Space space, bool ordered, Register? d, Register start, long offset, Register a, Register? b, Func<T, T, T, T> operation)
+    Space space, bool ordered, Register? d, Register start, long offset, Register a, Register? b, Func<T, T, T, T> operation, Func<T, T, T, T> inGlobal)
     : AtomicInstruction where T : unmanaged
 {
     public override bool DependsOnOrder => ordered && space != Space.Shared;
+
+    Allocation? last;
 
     public override void Execute(EmulatedWarp warp, uint mask)
     {
@@ -41,16 +43,17 @@ sealed unsafe class AtomicInstruction<T>(
 
     void Access(EmulatedWarp warp, Space part, ulong* addresses, uint mask)
     {
-        Allocation? last = null;
-        MemoryAccess.Check(warp, part, addresses, mask, sizeof(T), ref last);
-        MemoryAccess.Count(warp, part, addresses, mask, sizeof(T), store: true);
+        var shape = warp.Block.Shape(this);
+        shape.Fit(addresses, mask, sizeof(T));
+        MemoryAccess.Check(warp, part, shape, addresses, mask, sizeof(T), ref last);
+        MemoryAccess.Count(warp, part, shape, addresses, mask, sizeof(T), store: true);
         T* x = (T*)(warp.Registers + a.Slot), y = (T*)(warp.Registers + (b ?? a).Slot);
         for (uint rest = mask; rest != 0; rest &= rest - 1)
         {
             int lane = BitOperations.TrailingZeroCount(rest);
-            if (part == Space.Shared && warp.Block.Shared.ReadModifyWrite(warp, addresses[lane], sizeof(T)) is { } problem)
+            if (part == Space.Shared && warp.Block.Shared.ReadModifyWrite(warp, lane, addresses[lane], sizeof(T)) is { } problem)
                 throw PtxEmulatorException.At(warp, lane, problem, addresses[lane]);
-            T old = Update(ref *(T*)MemoryAccess.Pointer(warp, part, addresses[lane], lane), x[lane], y[lane]);
+            T old = Update(part == Space.Global ? inGlobal : operation, ref *(T*)MemoryAccess.Pointer(warp, part, addresses[lane], lane), x[lane], y[lane]);
             if (d != null)
                 ((T*)(warp.Registers + d.Slot))[lane] = old;
         }
@@ -60,13 +63,18 @@ sealed unsafe class AtomicInstruction<T>(
     static T Exchange<TBits>(ref T target, T updated, T old) where TBits : unmanaged => Unsafe.BitCast<TBits, T>(Interlocked.CompareExchange(
         ref Unsafe.As<T, TBits>(ref target), Unsafe.BitCast<T, TBits>(updated), Unsafe.BitCast<T, TBits>(old)));
 
-    T Update(ref T target, T x, T y)
+    static T Update(Func<T, T, T, T> apply, ref T target, T x, T y)
     {
         // Other blocks run on other threads.
         while (true)
         {
-            T old = target, updated = operation(old, x, y);
-            T seen = sizeof(T) == 4 ? Exchange<uint>(ref target, updated, old) : Exchange<ulong>(ref target, updated, old);
+            T old = target, updated = apply(old, x, y);
+            T seen = sizeof(T) switch
+            {
+                2 => Exchange<ushort>(ref target, updated, old),
+                4 => Exchange<uint>(ref target, updated, old),
+                _ => Exchange<ulong>(ref target, updated, old),
+            };
             if (new ReadOnlySpan<byte>(&seen, sizeof(T)).SequenceEqual(new ReadOnlySpan<byte>(&old, sizeof(T))))
                 return old;
         }

@@ -104,12 +104,27 @@ static class BitDecoder
             InstructionClass.Integer, c.Destination(0, 4), c.Source(1, 4), c.Source(2, 4), c.Source(3, 4), (x, y, z) => Integers.Lookup3(x, y, z, table));
     }
 
+    /// <summary>`prmt`: without a mode four selectors pick a byte each; the modes make the selectors from the low bits of one number.</summary>
     public static Instruction Permute(DecodeContext c)
     {
+        Func<uint, uint, uint>? selector = c.TakeAny("f4e", "b4e", "rc8", "ecl", "ecr", "rc16") switch
+        {
+            "f4e" => (by, i) => by + i,
+            "b4e" => (by, i) => (by - i) & 7,
+            "rc8" => (by, _) => by,
+            "ecl" => Math.Max,
+            "ecr" => Math.Min,
+            "rc16" => (by, i) => (2 * (by & 1)) + (i & 1),
+            _ => null,
+        };
         if (c.TakeType() != PtxType.U32)
             throw c.Unknown();
-        return new Map<uint, uint, uint, uint>(
-            InstructionClass.Integer, c.Destination(0, 4), c.Source(1, 4), c.Source(2, 4), c.Source(3, 4), Integers.Permute);
+        uint Selectors(uint by) => selector == null
+            ? by
+            : selector(by & 3, 0) | (selector(by & 3, 1) << 4) | (selector(by & 3, 2) << 8) | (selector(by & 3, 3) << 12);
+
+        return new Map<uint, uint, uint, uint>(InstructionClass.Integer, c.Destination(0, 4), c.Source(1, 4), c.Source(2, 4), c.Source(3, 4), (low, high, by) =>
+            Integers.Permute(low, high, Selectors(by)));
     }
 
     static unsafe Map<T, TTo> Unary<T, TTo>(DecodeContext c, Func<T, TTo> function) where T : unmanaged where TTo : unmanaged =>

@@ -4,29 +4,37 @@ namespace IlgpuPeft.PtxEmulator;
 /// One thread block. Its warps take turns: each runs until it waits at a barrier, ends, or has used up its turn (so that a warp
 /// that spins on a value lets the others produce it).
 /// </summary>
-sealed class Block : IDisposable
+sealed class Block
 {
     const long Turn = 50_000;
 
-    readonly EmulatedWarp[] warps;
+    /// <summary>No block starts later: the rest of the numbers is for its barriers.</summary>
+    const int MaxStart = 1 << 30;
 
-    public Block(Launch launch, Counters counters)
+    readonly AccessShape?[] shapes;
+    long instructionsBefore;
+
+    public Block(Launch launch)
     {
         Launch = launch;
-        Counters = counters;
         ThreadCount = launch.BlockDim.X * launch.BlockDim.Y * launch.BlockDim.Z;
         WarpCount = (ThreadCount + EmulatedWarp.Size - 1) / EmulatedWarp.Size;
+        Barriers = new BlockBarriers(this);
         Shared = new BlockMemory(launch.Program.SharedBytes, launch.DynamicSharedBytes);
-        warps = new EmulatedWarp[WarpCount];
-        for (int i = 0; i < WarpCount; i++)
-            warps[i] = new EmulatedWarp(this, i);
+        Warps = [.. Enumerable.Range(0, WarpCount).Select(i => new EmulatedWarp(this, i))];
+        shapes = new AccessShape?[2 * launch.Program.Code.Length];
+        PrepareWarps();
     }
 
-    public Launch Launch { get; }
+    public Launch Launch { get; private set; }
 
-    public Counters Counters { get; }
+    public Counters Counters { get; private set; } = new();
 
     public BlockMemory Shared { get; }
+
+    public BlockBarriers Barriers { get; }
+
+    public EmulatedWarp[] Warps { get; }
 
     public int ThreadCount { get; }
 
@@ -35,60 +43,78 @@ sealed class Block : IDisposable
     /// <summary>Position in the grid.</summary>
     public (int X, int Y, int Z) Index { get; private set; }
 
-    /// <summary>Number of barriers that all warps have passed.</summary>
-    public int Epoch { get; private set; }
+    /// <summary>The time at which all warps were at the last barrier, or the block began: what was done before is ordered before all that follows.</summary>
+    public int EpochStart { get; private set; } = 1;
+
+    /// <summary>Whether this block's memory is what a launch needs.</summary>
+    public bool Fits(Launch launch) => launch.BlockDim == Launch.BlockDim && launch.DynamicSharedBytes == Launch.DynamicSharedBytes;
+
+    /// <summary>Gets ready for the blocks of a launch that it fits.</summary>
+    public void Prepare(Launch launch, Counters counters)
+    {
+        bool sameGrid = launch.GridDim == Launch.GridDim;
+        (Launch, Counters) = (launch, counters);
+        if (!sameGrid)
+            PrepareWarps();
+    }
+
+    /// <summary>The shape of the accesses that an instruction of this block makes; those that copy have a second one.</summary>
+    public AccessShape Shape(Instruction instruction, bool second = false) => shapes[(2 * instruction.Number) + (second ? 1 : 0)] ??= new AccessShape();
+
+    /// <summary>Warp instructions that the block has run: its clock, the same on every run.</summary>
+    public long Clock => Counters.TotalWarpInstructions - instructionsBefore;
 
     public void Run((int X, int Y, int Z) index)
     {
         Index = index;
-        Epoch = 0;
+        if (EpochStart > MaxStart)
+            Restart();
+        BeginEpoch();
+        instructionsBefore = Counters.TotalWarpInstructions;
+        Barriers.Start();
         Shared.Start();
-        foreach (var warp in warps)
+        foreach (var warp in Warps)
             warp.Start();
         long budget = Launch.Options.InstructionBudgetPerBlock;
         while (true)
         {
-            int waiting = 0, finished = 0;
-            foreach (var warp in warps)
+            int finished = 0;
+            foreach (var warp in Warps)
             {
                 if (warp.State == WarpState.Ready)
                     budget -= warp.Run(Math.Min(Turn, budget));
-                waiting += warp.State == WarpState.AtBarrier ? 1 : 0;
                 finished += warp.State == WarpState.Finished ? 1 : 0;
                 if (budget <= 0 && warp.State == WarpState.Ready)
                     throw warp.Fault($"the block has run {Launch.Options.InstructionBudgetPerBlock} instructions without an end; an endless loop?");
             }
             if (finished == WarpCount)
                 return;
-            if (waiting + finished == WarpCount)
-                Release(finished);
+            if (!Array.Exists(Warps, warp => warp.State == WarpState.Ready))
+                throw Barriers.Stuck();
         }
     }
 
-    public void Dispose()
+    void PrepareWarps()
     {
-        foreach (var warp in warps)
-            warp.Dispose();
-        Shared.Dispose();
+        foreach (var warp in Warps)
+            warp.Prepare();
     }
 
-    void Release(int finished)
+    /// <summary>Begins to count time anew.</summary>
+    void Restart()
     {
-        var first = Array.Find(warps, warp => warp.State == WarpState.AtBarrier)!;
-        if (finished > 0)
-            throw first.Fault("divergent barrier: other warps of the block have returned and will never reach it");
-        foreach (var warp in warps)
-            if (!first.Waiting!.Matches(warp.Waiting!))
-                throw warp.Fault($"divergent barrier: this warp waits at barrier {warp.Waiting!.Id}, others at barrier {first.Waiting.Id}");
-        int count = warps.Sum(warp => warp.Waiting!.Votes(warp));
-        foreach (var warp in warps)
-            warp.Waiting!.Complete(warp, count, ThreadCount);
-        Counters.Barriers++;
-        Epoch++;
-        foreach (var warp in warps)
-        {
-            warp.Time++;
-            warp.Resume();
-        }
+        Shared.Forget();
+        EpochStart = 0;
+        foreach (var warp in Warps)
+            warp.Time = 0;
+    }
+
+    /// <summary>All threads have met: sets all clocks to a time that none has reached.</summary>
+    public void BeginEpoch()
+    {
+        foreach (var warp in Warps)
+            EpochStart = Math.Max(EpochStart, warp.Time + 1);
+        foreach (var warp in Warps)
+            warp.Time = EpochStart;
     }
 }

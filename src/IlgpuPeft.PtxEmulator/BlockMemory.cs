@@ -3,36 +3,52 @@ using System.Runtime.InteropServices;
 namespace IlgpuPeft.PtxEmulator;
 
 /// <summary>
-/// A block's shared memory, and for each of its 4-byte words who touched it last: enough to recognise reads of memory that nobody
-/// wrote, reads of data that is still being copied, and two threads that race. Of several writers of different bytes of one word
-/// only the last is known, so a race between sub-word accesses can be missed; none is reported that is not there.
+/// A block's shared memory, and who touched each of its 4-byte words last: enough to recognise reads of memory that nobody wrote, reads
+/// of data that is still being copied, and two threads that race. A word of which threads touch single bytes is split: its bytes are
+/// noted one by one, until all threads have met and it is touched as a whole again.
 /// </summary>
-sealed unsafe class BlockMemory : IDisposable
+sealed unsafe partial class BlockMemory
 {
-    /// <summary>In place of a thread: threads of several warps.</summary>
-    const short Many = -1;
+    /// <summary>All bytes of a word, in a mask of them.</summary>
+    public const int AllBytes = 15;
 
-    /// <summary>In place of a thread: atomic operations, which do not race with each other.</summary>
-    const short Atomic = -2;
+    /// <summary>In place of a lane: several of the warp.</summary>
+    public const int SeveralLanes = 32;
 
-    /// <summary>In place of a thread: several lanes of warp w are this minus w.</summary>
-    const short ManyOfWarp = -16;
+    /// <summary>Behind the numbers of warps: threads of several.</summary>
+    const int SeveralWarps = 64;
 
-    struct Word
-    {
-        public int WriteEpoch, WriteTime, ReadEpoch, ReadTime;
-        public short Writer, Reader;
-        public byte Initialised, WriteBytes, ReadBytes, Pending;
-    }
+    /// <summary>A record is warp and lane, from the highest bits to the lowest, above the bits of a word's bytes, which are all set.</summary>
+    const int LaneShift = 4, WarpShift = 10;
 
-    readonly Word* words;
+    /// <summary>In a record: it was an atomic operation; those do not race with each other.</summary>
+    const int Atomic = 1 << 20;
+
+    /// <summary>Among the copies under way: the word is split.</summary>
+    const byte Split = 0x80;
+
+    /// <summary>Vectors of eight words reach this far beyond the last.</summary>
+    const int Padding = 8;
+
+    readonly AlignedMemory memory;
+
+    /// <summary>Notes of a word, and behind those of all words, four to a word, of single bytes.</summary>
+    readonly int* writeTimes, readTimes, writers, readers;
+    readonly byte* initialised, pending;
 
     public BlockMemory(int staticBytes, int dynamicBytes)
     {
         DynamicStart = (staticBytes + 15) / 16 * 16;
         Size = dynamicBytes > 0 ? DynamicStart + dynamicBytes : staticBytes;
-        Data = (byte*)NativeMemory.AlignedAlloc((nuint)Size + 16, 16);
-        words = (Word*)NativeMemory.AlignedAlloc((nuint)(WordCount * sizeof(Word)) + 16, 16);
+        WordCount = ((Size + 3) / 4) + Padding;
+        memory = new AlignedMemory((4L * WordCount) + (4L * sizeof(int) * NoteCount) + (2 * WordCount));
+        Data = memory.Pointer;
+        writeTimes = (int*)(Data + (4 * WordCount));
+        readTimes = writeTimes + NoteCount;
+        writers = readTimes + NoteCount;
+        readers = writers + NoteCount;
+        initialised = (byte*)(readers + NoteCount);
+        pending = initialised + WordCount;
     }
 
     public byte* Data { get; }
@@ -42,37 +58,44 @@ sealed unsafe class BlockMemory : IDisposable
     /// <summary>Where the part begins whose size the launch chooses.</summary>
     public int DynamicStart { get; }
 
-    int WordCount => (Size + 3) / 4;
+    int WordCount { get; }
 
-    /// <summary>Forgets everything, for the next block.</summary>
+    int NoteCount => 5 * WordCount;
+
+    /// <summary>Who touched a word.</summary>
+    public static int Record(int warp, int lane) => (warp << WarpShift) | (lane << LaneShift) | AllBytes;
+
+    /// <summary>For the next block, nothing is written and nothing pending. Records stay: they are older than all that the block does.</summary>
     public void Start()
     {
-        NativeMemory.Clear(Data, (nuint)Size);
-        NativeMemory.Clear(words, (nuint)(WordCount * sizeof(Word)));
-        for (int i = 0; i < WordCount; i++)
-            words[i].WriteEpoch = words[i].ReadEpoch = -1;
+        NativeMemory.Clear(initialised, (nuint)WordCount);
+        NativeMemory.Clear(pending, (nuint)WordCount);
     }
+
+    /// <summary>Forgets who touched what.</summary>
+    public void Forget() => NativeMemory.Clear(writeTimes, (nuint)(4L * sizeof(int) * NoteCount));
 
     /// <summary>Notes a read; says what is wrong with it, or null.</summary>
     public string? Read(EmulatedWarp warp, int lane, ulong address, int size)
     {
-        short thread = (short)((warp.Index * EmulatedWarp.Size) + lane);
-        int epoch = warp.Block.Epoch;
+        int mine = Record(warp.Index, lane);
+        int* notes = stackalloc int[4];
         for (int done = 0; done < size; done += 4)
         {
-            ref var word = ref words[(address + (ulong)done) >> 2];
-            int bytes = Bytes(address, size - done);
-            if (word.Pending != 0)
+            int word = (int)((address + (ulong)done) >> 2), bytes = Bytes(address, size - done);
+            if ((pending[word] & ~Split) != 0)
                 return "reads shared memory that cp.async has not delivered yet; wait for its group first";
-            if ((word.Initialised & bytes) != bytes)
+            if ((initialised[word] & bytes) != bytes)
                 return "reads shared memory that no thread of the block has written";
-            if ((word.WriteBytes & bytes) != 0 && Unordered(word.WriteEpoch, word.WriteTime, word.Writer, warp, thread)
-                && warp.Block.Launch.Options.CheckSharedRaces)
-                return $"shared memory race: reads what {Who(word.Writer)} wrote, without a barrier between";
-            bool sameBytes = word.ReadEpoch == epoch && word.ReadBytes == bytes;
-            word.Reader = sameBytes ? Join(word.Reader, word.ReadTime, thread, warp) : thread;
-            word.ReadBytes = (byte)bytes;
-            (word.ReadEpoch, word.ReadTime) = (epoch, warp.Time);
+            int count = Notes(word, bytes, warp.Block.EpochStart, notes);
+            for (int i = 0; i < count; i++)
+            {
+                int note = notes[i];
+                if (Unordered(writeTimes[note], writers[note], mine, warp) && warp.Block.Launch.Options.CheckSharedRaces)
+                    return $"shared memory race: reads what {Who(writers[note])} wrote, without a barrier between";
+                readers[note] = Join(readTimes[note], readers[note], mine, warp);
+                readTimes[note] = warp.Time;
+            }
         }
         return null;
     }
@@ -80,28 +103,26 @@ sealed unsafe class BlockMemory : IDisposable
     /// <summary>Notes a write of <paramref name="value"/>; says what is wrong with it, or null. Threads may write the same value at once.</summary>
     public string? Write(EmulatedWarp warp, int lane, ulong address, int size, void* value)
     {
-        short thread = (short)((warp.Index * EmulatedWarp.Size) + lane);
         for (int done = 0; done < size; done += 4)
         {
-            int bytes = Bytes(address, size - done), length = Math.Min(4, size - done);
+            int length = Math.Min(4, size - done);
             ulong at = address + (ulong)done;
             bool changes = !new ReadOnlySpan<byte>(Data + at, length).SequenceEqual(new ReadOnlySpan<byte>((byte*)value + done, length));
-            if (Note(warp, thread, at, bytes, changes) is { } problem)
+            if (Note(warp, Record(warp.Index, lane), (int)(at >> 2), Bytes(address, size - done), changes) is { } problem)
                 return problem;
         }
         return null;
     }
 
     /// <summary>Notes an atomic read and write; says what is wrong with it, or null.</summary>
-    public string? ReadModifyWrite(EmulatedWarp warp, ulong address, int size)
+    public string? ReadModifyWrite(EmulatedWarp warp, int lane, ulong address, int size)
     {
         for (int done = 0; done < size; done += 4)
         {
-            int bytes = Bytes(address, size - done);
-            ulong at = address + (ulong)done;
-            if ((words[at >> 2].Initialised & bytes) != bytes)
+            int word = (int)((address + (ulong)done) >> 2), bytes = Bytes(address, size - done);
+            if ((initialised[word] & bytes) != bytes)
                 return "reads shared memory that no thread of the block has written";
-            if (Note(warp, Atomic, at, bytes, changes: true) is { } problem)
+            if (Note(warp, Record(warp.Index, lane) | Atomic, word, bytes, changes: true) is { } problem)
                 return problem;
         }
         return null;
@@ -111,56 +132,99 @@ sealed unsafe class BlockMemory : IDisposable
     public void Pend(ulong address, int size, int change)
     {
         for (int done = 0; done < size; done += 4)
-            words[(address + (ulong)done) >> 2].Pending += (byte)change;
+            pending[(address + (ulong)done) >> 2] += (byte)change;
     }
 
-    public void Dispose()
+    string? Note(EmulatedWarp warp, int mine, int word, int bytes, bool changes)
     {
-        NativeMemory.AlignedFree(Data);
-        NativeMemory.AlignedFree(words);
-    }
-
-    string? Note(EmulatedWarp warp, short thread, ulong address, int bytes, bool changes)
-    {
-        ref var word = ref words[address >> 2];
-        if (word.Pending != 0)
+        if ((pending[word] & ~Split) != 0)
             return "writes shared memory that cp.async is still copying to; wait for its group first";
-        if (changes && warp.Block.Launch.Options.CheckSharedRaces)
+        int* notes = stackalloc int[4];
+        int count = Notes(word, bytes, warp.Block.EpochStart, notes);
+        for (int i = 0; i < count; i++)
         {
-            if ((word.WriteBytes & bytes) != 0 && Unordered(word.WriteEpoch, word.WriteTime, word.Writer, warp, thread))
-                return $"shared memory race: overwrites what {Who(word.Writer)} wrote, without a barrier between";
-            if ((word.ReadBytes & bytes) != 0 && Unordered(word.ReadEpoch, word.ReadTime, word.Reader, warp, thread))
-                return $"shared memory race: overwrites what {Who(word.Reader)} read, without a barrier between";
+            int note = notes[i];
+            bool bothAtomic = (mine & writers[note] & Atomic) != 0;
+            if (changes && warp.Block.Launch.Options.CheckSharedRaces)
+            {
+                if (!bothAtomic && Unordered(writeTimes[note], writers[note], mine, warp))
+                    return $"shared memory race: overwrites what {Who(writers[note])} wrote, without a barrier between";
+                if (Unordered(readTimes[note], readers[note], mine, warp))
+                    return $"shared memory race: overwrites what {Who(readers[note])} read, without a barrier between";
+            }
+            writers[note] = bothAtomic ? Join(writeTimes[note], writers[note], mine, warp) | Atomic : mine;
+            writeTimes[note] = warp.Time;
         }
-        word.Initialised |= (byte)bytes;
-        bool again = word.Writer == thread && word.WriteEpoch == warp.Block.Epoch && word.WriteTime == warp.Time;
-        word.WriteBytes = (byte)(again ? word.WriteBytes | bytes : bytes);
-        word.Writer = thread;
-        (word.WriteEpoch, word.WriteTime) = (warp.Block.Epoch, warp.Time);
+        initialised[word] |= (byte)bytes;
         return null;
     }
 
-    static int Bytes(ulong address, int size) => size >= 4 ? 15 : ((1 << size) - 1) << (int)(address & 3);
-
-    /// <summary>Whether nothing orders an earlier access and this one: no block barrier, and no warp barrier between lanes of one warp.</summary>
-    static bool Unordered(int epoch, int time, short earlier, EmulatedWarp warp, short thread)
+    /// <summary>The notes that an access to bytes of a word must look at: the word's, or if it is or must be split those of its bytes.</summary>
+    int Notes(int word, int bytes, int epochStart, int* notes)
     {
-        if (epoch != warp.Block.Epoch || earlier == thread)
+        int first = WordCount + (4 * word);
+        if (bytes != AllBytes && (pending[word] & Split) == 0)
+        {
+            pending[word] |= Split;
+            for (int i = first; i < first + 4; i++)
+                (writeTimes[i], readTimes[i], writers[i], readers[i]) = (writeTimes[word], readTimes[word], writers[word], readers[word]);
+        }
+        else if (bytes == AllBytes && (pending[word] & Split) != 0 && IsOld(first, epochStart))
+        {
+            pending[word] &= unchecked((byte)~Split);
+            writeTimes[word] = readTimes[word] = 0;
+        }
+        if ((pending[word] & Split) == 0)
+        {
+            notes[0] = word;
+            return 1;
+        }
+        int count = 0;
+        for (int i = 0; i < 4; i++)
+            if ((bytes >> i & 1) != 0)
+                notes[count++] = first + i;
+        return count;
+    }
+
+    bool IsOld(int first, int epochStart)
+    {
+        for (int i = first; i < first + 4; i++)
+            if (writeTimes[i] >= epochStart || readTimes[i] >= epochStart)
+                return false;
+        return true;
+    }
+
+    static int Bytes(ulong address, int size) => size >= 4 ? AllBytes : ((1 << size) - 1) << (int)(address & 3);
+
+    /// <summary>
+    /// Whether nothing orders an earlier access and this one: no barrier of the block or of a part of it, and no warp barrier between
+    /// lanes of one warp. Where several warps made the earlier accesses, a barrier of a part may have ordered all of them.
+    /// </summary>
+    static bool Unordered(int time, int earlier, int mine, EmulatedWarp warp)
+    {
+        if (time < warp.Block.EpochStart || IsSame(earlier, mine))
             return false;
-        return WarpOf(earlier) != warp.Index || time == warp.Time;
+        int other = WarpOf(earlier);
+        return other == warp.Index ? time == warp.Time : warp.Seen == null || (other < SeveralWarps && warp.Seen[other] <= time);
     }
 
-    /// <summary>Who has read a word when a thread reads it after an earlier reader.</summary>
-    static short Join(short earlier, int time, short thread, EmulatedWarp warp)
+    /// <summary>Who has read (or atomically changed) a word when a thread does so after an earlier one.</summary>
+    static int Join(int time, int earlier, int mine, EmulatedWarp warp)
     {
-        if (earlier == thread)
-            return thread;
+        if (time < warp.Block.EpochStart || IsSame(earlier, mine))
+            return mine;
         if (WarpOf(earlier) != warp.Index)
-            return Many;
-        return time == warp.Time ? (short)(ManyOfWarp - warp.Index) : thread;
+            return Record(SeveralWarps, 0);
+        return time == warp.Time ? Record(warp.Index, SeveralLanes) : mine;
     }
 
-    static int WarpOf(short thread) => thread >= 0 ? thread / EmulatedWarp.Size : thread <= ManyOfWarp ? ManyOfWarp - thread : -1;
+    static bool IsSame(int a, int b) => ((a ^ b) & ~Atomic) >> LaneShift == 0;
 
-    static string Who(short thread) => thread switch { Atomic => "an atomic operation", < 0 => "other threads", _ => $"thread {thread}" };
+    static int WarpOf(int record) => (record & ~Atomic) >> WarpShift;
+
+    static string Who(int record)
+    {
+        int warp = WarpOf(record), lane = record >> LaneShift & 63;
+        return warp == SeveralWarps || lane == SeveralLanes ? "other threads" : $"thread {(warp * EmulatedWarp.Size) + lane}";
+    }
 }

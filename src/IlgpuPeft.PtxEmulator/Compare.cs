@@ -1,37 +1,50 @@
 using System.Numerics;
+using System.Runtime.Intrinsics;
 
 namespace IlgpuPeft.PtxEmulator;
 
-/// <summary>A comparison of two numbers; false where one of them is no number.</summary>
+/// <summary>A comparison of two numbers, and of vectors of them (all bits or none); false where one of them is no number.</summary>
 interface IComparison
 {
     static abstract bool Of<T>(T a, T b) where T : unmanaged, INumber<T>;
+
+    static abstract Vector256<T> Of<T>(Vector256<T> a, Vector256<T> b) where T : unmanaged, INumber<T>;
 }
 
 readonly struct IsEqual : IComparison
 {
     public static bool Of<T>(T a, T b) where T : unmanaged, INumber<T> => a == b;
+
+    public static Vector256<T> Of<T>(Vector256<T> a, Vector256<T> b) where T : unmanaged, INumber<T> => Vector256.Equals(a, b);
 }
 
 readonly struct IsLess : IComparison
 {
     public static bool Of<T>(T a, T b) where T : unmanaged, INumber<T> => a < b;
+
+    public static Vector256<T> Of<T>(Vector256<T> a, Vector256<T> b) where T : unmanaged, INumber<T> => Vector256.LessThan(a, b);
 }
 
 readonly struct IsLessOrEqual : IComparison
 {
     public static bool Of<T>(T a, T b) where T : unmanaged, INumber<T> => a <= b;
+
+    public static Vector256<T> Of<T>(Vector256<T> a, Vector256<T> b) where T : unmanaged, INumber<T> => Vector256.LessThanOrEqual(a, b);
 }
 
 /// <summary>Less or greater: false for two equal numbers and where one is no number.</summary>
 readonly struct IsDifferent : IComparison
 {
     public static bool Of<T>(T a, T b) where T : unmanaged, INumber<T> => a < b || a > b;
+
+    public static Vector256<T> Of<T>(Vector256<T> a, Vector256<T> b) where T : unmanaged, INumber<T> => Vector256.LessThan(a, b) | Vector256.GreaterThan(a, b);
 }
 
 readonly struct AreNumbers : IComparison
 {
     public static bool Of<T>(T a, T b) where T : unmanaged, INumber<T> => !T.IsNaN(a) && !T.IsNaN(b);
+
+    public static Vector256<T> Of<T>(Vector256<T> a, Vector256<T> b) where T : unmanaged, INumber<T> => Vector256.Equals(a, a) & Vector256.Equals(b, b);
 }
 
 /// <summary>How a comparison and a further predicate make the result of `setp`.</summary>
@@ -48,8 +61,12 @@ sealed unsafe class SetPredicate<T, TComparison>(
     {
         T* x = (T*)(warp.Registers + a.Slot), y = (T*)(warp.Registers + b.Slot);
         uint result = 0;
-        for (int lane = 0; lane < EmulatedWarp.Size; lane++)
-            result |= TComparison.Of(x[lane], y[lane]) ? 1u << lane : 0;
+        if (Vector256<T>.IsSupported)
+            for (int i = 0; i < EmulatedWarp.Size; i += Vector256<T>.Count)
+                result |= TComparison.Of(Vector256.LoadAligned(x + i), Vector256.LoadAligned(y + i)).ExtractMostSignificantBits() << i;
+        else
+            for (int lane = 0; lane < EmulatedWarp.Size; lane++)
+                result |= TComparison.Of(x[lane], y[lane]) ? 1u << lane : 0;
         if (opposite)
             result = ~result;
         uint other = with == null ? 0 : *(uint*)(warp.Registers + with.Slot);
@@ -102,10 +119,10 @@ sealed unsafe class Select<T>(Register d, Register a, Register b, Register p, bo
         uint choice = *(uint*)(warp.Registers + p.Slot);
         if (negated)
             choice = ~choice;
-        for (uint rest = mask; rest != 0; rest &= rest - 1)
+        for (int i = 0; i < EmulatedWarp.Size; i += Vector256<T>.Count)
         {
-            int lane = BitOperations.TrailingZeroCount(rest);
-            to[lane] = (choice >> lane & 1) != 0 ? x[lane] : y[lane];
+            var chosen = Vector256.ConditionalSelect(Vectors.Lanes<T>(choice >> i), Vector256.LoadAligned(x + i), Vector256.LoadAligned(y + i));
+            Vectors.Store(to, i, chosen, mask);
         }
     }
 }

@@ -1,4 +1,5 @@
 using System.Numerics;
+using System.Runtime.CompilerServices;
 
 namespace IlgpuPeft.PtxEmulator;
 
@@ -10,6 +11,8 @@ sealed class Counters
     public long[] WarpInstructions { get; } = new long[Classes];
 
     public long[] ThreadInstructions { get; } = new long[Classes];
+
+    public long TotalWarpInstructions => WarpInstructions.Sum();
 
     public long GlobalLoadRequests { get; set; }
 
@@ -39,6 +42,7 @@ sealed class Counters
 
     public long DivergentBranches { get; set; }
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public void Instruction(InstructionClass kind, uint mask)
     {
         WarpInstructions[(int)kind]++;
@@ -46,10 +50,8 @@ sealed class Counters
     }
 
     /// <summary>Counts one global request of a warp: the 32-byte sectors it touches are what the memory system moves.</summary>
-    public void Global(ReadOnlySpan<ulong> addresses, uint mask, int size, bool store)
+    public void Global(int sectors, long bytes, bool store)
     {
-        int sectors = Sectors.Count(addresses, mask, size);
-        long bytes = (long)BitOperations.PopCount(mask) * size;
         if (store)
         {
             GlobalStoreRequests++;
@@ -65,11 +67,11 @@ sealed class Counters
     }
 
     /// <summary>Counts one shared request of a warp: each wavefront serves every one of the 32 banks once.</summary>
-    public void Shared(ReadOnlySpan<ulong> addresses, uint mask, int size)
+    public void Shared(int wavefronts, long bytes)
     {
         SharedRequests++;
-        SharedWavefronts += Banks.Wavefronts(addresses, mask, size);
-        SharedBytes += (long)BitOperations.PopCount(mask) * size;
+        SharedWavefronts += wavefronts;
+        SharedBytes += bytes;
     }
 
     public static Counters Sum(IEnumerable<Counters> parts)

@@ -7,6 +7,7 @@ namespace IlgpuPeft.PtxEmulator;
 sealed class DecodeContext
 {
     readonly List<string> modifiers;
+    int lastOperand = -1;
 
     public DecodeContext(Statement statement, ModuleSyntax module)
     {
@@ -52,24 +53,35 @@ sealed class DecodeContext
         return next;
     }
 
+    /// <summary>Everything must have been understood: all modifiers taken, all operands looked at.</summary>
     public void RequireNoMore()
     {
         if (modifiers.Count > 0)
             throw Unknown();
+        if (lastOperand + 1 < Count)
+            throw Malformed($"{Count} operands, expected {lastOperand + 1}");
     }
 
     public PtxSyntaxException Unknown() => new(Statement.Line, $"instruction '{Statement.Opcode}' is not known to the emulator");
 
     public PtxSyntaxException Malformed(string problem) => new(Statement.Line, $"'{Statement.Opcode}': {problem}");
 
-    public Operand Operand(int index) => index < Count ? Statement.Operands[index] : throw Malformed($"operand {index + 1} is missing");
+    public Operand Operand(int index)
+    {
+        lastOperand = Math.Max(lastOperand, index);
+        return index < Count ? Statement.Operands[index] : throw Malformed($"operand {index + 1} is missing");
+    }
 
     /// <summary>An operand that is written: a register with the given bytes per lane.</summary>
     public Register Destination(int index, int laneSize) => Writable(Operand(index), laneSize);
 
-    public Register Writable(Operand operand, int laneSize) => operand is Register register
-        ? Sized(register, laneSize)
-        : throw Malformed("the result must be a register");
+    /// <summary>`_` is a result that nobody reads.</summary>
+    public Register Writable(Operand operand, int laneSize) => operand switch
+    {
+        Register register => Sized(register, laneSize),
+        Name { Text: "_" } => Module.Registers.Add(laneSize),
+        _ => throw Malformed("the result must be a register"),
+    };
 
     /// <summary>An operand that is read, with the given bytes per lane; literals and addresses of variables get a register.</summary>
     public Register Source(int index, int laneSize) => Source(Operand(index), laneSize);
@@ -78,7 +90,8 @@ sealed class DecodeContext
     {
         Register register => Sized(register, laneSize),
         Immediate immediate => Module.Registers.Constant(laneSize, immediate.Bits),
-        Name => Module.Registers.Constant(laneSize, (ulong)AddressOf(Variable(operand))),
+        Real real => Module.Registers.Constant(laneSize, real.Bits(laneSize)),
+        Name => Module.Registers.Constant(laneSize, AddressOf(Variable(operand))),
         _ => throw Malformed("an operand is not a register or a number"),
     };
 
@@ -105,8 +118,12 @@ sealed class DecodeContext
         : throw Malformed($"'{(operand is Name unknown ? unknown.Text : operand)}' is not declared");
 
     /// <summary>Where a variable lies within its state space.</summary>
-    public int AddressOf(Variable variable) =>
-        variable.Space == "dynamic" ? (Module.SharedBytes + 15) / 16 * 16 : variable.Offset;
+    public ulong AddressOf(Variable variable) => variable.Space switch
+    {
+        "dynamic" => (ulong)((Module.SharedBytes + 15) / 16 * 16),
+        "global" or "const" => variable.Address,
+        _ => (ulong)variable.Offset,
+    };
 
     Register Sized(Register register, int laneSize) => register.LaneSize == laneSize
         ? register

@@ -10,7 +10,7 @@ enum WarpState { Ready, AtBarrier, Finished }
 /// 32 threads in lockstep. Where they disagree on a branch, a stack holds the paths still to run: each entry is a program
 /// counter, the lanes on that path, and the instruction at which they meet the others again (the immediate post-dominator).
 /// </summary>
-sealed unsafe class EmulatedWarp : IDisposable
+sealed unsafe class EmulatedWarp
 {
     public const int Size = 32;
 
@@ -25,8 +25,10 @@ sealed unsafe class EmulatedWarp : IDisposable
     }
 
     readonly PtxProgram program;
+    readonly AlignedMemory memory;
+    readonly byte* initialRegisters;
     Path[] paths = new Path[16];
-    int top;
+    int top, current;
 
     public EmulatedWarp(Block block, int index)
     {
@@ -35,8 +37,10 @@ sealed unsafe class EmulatedWarp : IDisposable
         program = block.Launch.Program;
         int lanes = Math.Min(Size, block.ThreadCount - (index * Size));
         AllLanes = lanes == Size ? uint.MaxValue : (1u << lanes) - 1;
-        Registers = (byte*)NativeMemory.AlignedAlloc((nuint)Math.Max(32, program.RegisterBytes), 32);
-        LaneMemory = (byte*)NativeMemory.AlignedAlloc((nuint)Math.Max(32, program.LaneBytes * Size), 32);
+        memory = new AlignedMemory((2 * program.RegisterBytes) + (program.LaneBytes * Size));
+        Registers = memory.Pointer;
+        initialRegisters = Registers + program.RegisterBytes;
+        LaneMemory = initialRegisters + program.RegisterBytes;
     }
 
     public Block Block { get; }
@@ -63,34 +67,43 @@ sealed unsafe class EmulatedWarp : IDisposable
     }
 
     /// <summary>The instruction being executed, for errors.</summary>
-    public Instruction? Current { get; private set; }
+    public Instruction Current => program.Code[current];
 
     public WarpState State { get; private set; }
 
-    /// <summary>Grows at each warp or block barrier; two accesses at the same time are not ordered.</summary>
+    /// <summary>Grows at each warp or block barrier; two accesses of a warp at the same time are not ordered.</summary>
     public int Time { get; set; }
 
-    /// <summary>The barrier that the warp waits at.</summary>
-    public Barrier? Waiting { get; private set; }
+    /// <summary>
+    /// Since the last barrier of the whole block: for every warp, before which <see cref="Time"/> of its the accesses are ordered before
+    /// this warp's, by barriers of parts of the block. Null if there were none.
+    /// </summary>
+    public int[]? Seen { get; set; }
 
     public Counters Counters => Block.Counters;
 
     public AsyncCopies Copies { get; } = new();
 
+    /// <summary>Computes what registers hold at the start of every block of a launch: literals, special registers, else zeros.</summary>
+    public void Prepare()
+    {
+        foreach (var (register, bits) in program.Constants)
+            RegisterLanes.Fill(initialRegisters, register, bits, uint.MaxValue);
+        foreach (var (name, register) in program.SpecialRegisters)
+            for (int lane = 0; lane < Size; lane++)
+                ((uint*)(initialRegisters + register.Slot))[lane] = SpecialRegisters.Value(name, this, lane);
+    }
+
     /// <summary>Puts all threads at the entry point.</summary>
     public void Start()
     {
-        NativeMemory.Clear(Registers, (nuint)program.RegisterBytes);
+        NativeMemory.Copy(initialRegisters, Registers, (nuint)program.RegisterBytes);
         NativeMemory.Clear(LaneMemory, (nuint)(program.LaneBytes * Size));
-        foreach (var (register, bits) in program.Constants)
-            RegisterLanes.Fill(this, register, bits);
-        foreach (var (name, register) in program.SpecialRegisters)
-            for (int lane = 0; lane < Size; lane++)
-                ((uint*)(Registers + register.Slot))[lane] = SpecialRegisters.Value(name, this, lane);
+        foreach (var (name, register) in program.BlockRegisters)
+            Vectors.Fill((uint*)(Registers + register.Slot), SpecialRegisters.Value(name, this, lane: 0), uint.MaxValue);
         Alive = AllLanes;
         State = WarpState.Ready;
-        Time = 0;
-        Waiting = null;
+        Seen = null;
         Copies.Clear();
         top = 0;
         paths[0] = new Path { Pc = program.EntryPc, Join = -1, Lanes = AllLanes, Depth = 0 };
@@ -101,6 +114,7 @@ sealed unsafe class EmulatedWarp : IDisposable
     {
         var code = program.Code;
         var classes = program.Classes;
+        var counters = Counters;
         long ran = 0;
         while (State == WarpState.Ready && ran < budget)
         {
@@ -115,9 +129,9 @@ sealed unsafe class EmulatedWarp : IDisposable
                 top--;
                 continue;
             }
-            var kind = classes[path.Pc];
-            var instruction = code[path.Pc++];
-            Current = instruction;
+            current = path.Pc++;
+            var kind = classes[current];
+            var instruction = code[current];
             uint mask = path.Lanes;
             if (instruction.Guard >= 0)
             {
@@ -125,9 +139,9 @@ sealed unsafe class EmulatedWarp : IDisposable
                 mask &= instruction.GuardNegated ? ~guard : guard;
             }
             ran++;
-            Counters.Instruction(kind, mask);
+            counters.Instruction(kind, mask);
             if (instruction.Guard >= 0 && kind == InstructionClass.Control)
-                Counters.Branches++;
+                counters.Branches++;
             if (mask != 0)
                 instruction.Execute(this, mask);
         }
@@ -213,25 +227,21 @@ sealed unsafe class EmulatedWarp : IDisposable
         Alive &= ~lanes;
     }
 
-    /// <summary>Stops the warp until all warps of the block are at the same barrier.</summary>
-    public void Wait(Barrier barrier, uint lanes)
+    /// <summary>A barrier needs all threads of the warp together.</summary>
+    public void RequireWhole(uint lanes)
     {
-        if (lanes != AllLanes)
-        {
-            int missing = BitOperations.TrailingZeroCount(AllLanes & ~lanes);
-            string why = (Alive >> missing & 1) == 0 ? "it has returned" : "it is on another path";
-            throw Fault($"divergent barrier: lane {missing} does not reach the barrier together with the other threads of its warp; {why}", lanes);
-        }
-        Waiting = barrier;
-        State = WarpState.AtBarrier;
+        if (lanes == AllLanes)
+            return;
+        int missing = BitOperations.TrailingZeroCount(AllLanes & ~lanes);
+        string why = (Alive >> missing & 1) == 0 ? "it has returned" : "it is on another path";
+        throw Fault($"divergent barrier: lane {missing} does not reach the barrier together with the other threads of its warp; {why}", lanes);
     }
 
+    /// <summary>Stops the warp at a barrier.</summary>
+    public void Wait() => State = WarpState.AtBarrier;
+
     /// <summary>Lets a warp that waits go on.</summary>
-    public void Resume()
-    {
-        Waiting = null;
-        State = WarpState.Ready;
-    }
+    public void Resume() => State = WarpState.Ready;
 
     /// <summary>Warp-wide instructions need every living lane that they name.</summary>
     public void RequireConverged(uint lanes, uint named)
@@ -244,12 +254,6 @@ sealed unsafe class EmulatedWarp : IDisposable
     /// <summary>An error of the current instruction at its first lane.</summary>
     public PtxEmulatorException Fault(string problem, uint lanes = 0, ulong? address = null) =>
         PtxEmulatorException.At(this, BitOperations.TrailingZeroCount((lanes == 0 ? paths[top].Lanes : lanes) | 0x8000_0000), problem, address);
-
-    public void Dispose()
-    {
-        NativeMemory.AlignedFree(Registers);
-        NativeMemory.AlignedFree(LaneMemory);
-    }
 
     void Push(Path path)
     {

@@ -6,6 +6,11 @@ namespace IlgpuPeft.PtxEmulator;
 /// </summary>
 static class Floats
 {
+    /// <summary>What a GPU's single precision gives where there is no number: positive, all mantissa bits set.</summary>
+    public static readonly float NaN = BitConverter.UInt32BitsToSingle(0x7FFF_FFFF);
+
+    public static float Canonical(float x) => float.IsNaN(x) ? NaN : x;
+
     /// <summary>A subnormal number becomes a zero of its sign (`.ftz`).</summary>
     public static float Flush(float x) => float.IsSubnormal(x) ? MathF.CopySign(0, x) : x;
 
@@ -23,8 +28,12 @@ static class Floats
 
     public static float Tanh(float x) => (float)Math.Tanh(x);
 
-    /// <summary>Fused in double precision, which holds the product of two halves exactly.</summary>
-    public static Half MultiplyAdd(Half a, Half b, Half c) => (Half)Math.FusedMultiplyAdd((double)a, (double)b, (double)c);
+    /// <summary>`div.approx`: a product with the reciprocal, which is zero beyond 2^126.</summary>
+    public static float DivideApproximately(float a, float b) => Canonical(MathF.Abs(b) > 8.507059e37f ? a * MathF.CopySign(0, b) : a / b);
+
+    /// <summary>A double without its low 32 bits.</summary>
+    public static double HighWord(double x) =>
+        BitConverter.UInt64BitsToDouble(BitConverter.DoubleToUInt64Bits(x) & 0xFFFF_FFFF_0000_0000);
 
     /// <summary>Bits of the nearest bfloat16, ties to even; a NaN stays one.</summary>
     public static ushort ToBf16(float x)
@@ -34,6 +43,9 @@ static class Floats
         uint bits = BitConverter.SingleToUInt32Bits(x);
         return (ushort)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
     }
+
+    /// <summary>Bits of the nearest float with 10 bits behind the point, ties away from zero: `cvt.rna.tf32.f32`.</summary>
+    public static uint ToTf32(uint bits) => float.IsNaN(BitConverter.UInt32BitsToSingle(bits)) ? 0x7FFF_FFFF : (bits + 0x1000) & 0xFFFF_E000;
 
     public static float FromBf16(ushort bits) => BitConverter.UInt32BitsToSingle((uint)bits << 16);
 }

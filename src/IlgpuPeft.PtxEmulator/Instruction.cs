@@ -37,6 +37,9 @@ abstract class Instruction
     /// <summary>Line of the PTX text, from 1.</summary>
     public int Line { get; set; }
 
+    /// <summary>Position in the program.</summary>
+    public int Number { get; set; }
+
     /// <summary>Slot of the guard predicate, or -1.</summary>
     public int Guard { get; set; } = -1;
 

@@ -35,6 +35,18 @@ readonly struct OfNumbers<T, TOperation> : IBinary<T> where T : unmanaged, INumb
     public static Vector256<T> Of(Vector256<T> a, Vector256<T> b) => TOperation.Of(a, b);
 }
 
+/// <summary>As on a GPU, every result that is no number is the canonical NaN.</summary>
+readonly struct OfFloats<TOperation> : IBinary<float> where TOperation : INumberOperation
+{
+    public static float Of(float a, float b) => Floats.Canonical(TOperation.Of(a, b));
+
+    public static Vector256<float> Of(Vector256<float> a, Vector256<float> b)
+    {
+        var result = TOperation.Of(a, b);
+        return Vector256.ConditionalSelect(Vector256.Equals(result, result), result, Vector256.Create(Floats.NaN));
+    }
+}
+
 readonly struct OfBits<T, TOperation> : IBinary<T> where T : unmanaged, IBinaryInteger<T> where TOperation : IBitOperation
 {
     public static T Of(T a, T b) => TOperation.Of(a, b);
@@ -42,7 +54,7 @@ readonly struct OfBits<T, TOperation> : IBinary<T> where T : unmanaged, IBinaryI
     public static Vector256<T> Of(Vector256<T> a, Vector256<T> b) => TOperation.Of(a, b);
 }
 
-/// <summary>d = a op b, eight 32-bit lanes at a time where all lanes run.</summary>
+/// <summary>d = a op b, eight 32-bit lanes at a time.</summary>
 sealed unsafe class Binary<T, TOperation>(InstructionClass kind, Register d, Register a, Register b) : Instruction
     where T : unmanaged where TOperation : IBinary<T>
 {
@@ -51,10 +63,10 @@ sealed unsafe class Binary<T, TOperation>(InstructionClass kind, Register d, Reg
     public override void Execute(EmulatedWarp warp, uint mask)
     {
         T* to = (T*)(warp.Registers + d.Slot), x = (T*)(warp.Registers + a.Slot), y = (T*)(warp.Registers + b.Slot);
-        if (mask == uint.MaxValue && Vector256<T>.IsSupported)
+        if (Vector256<T>.IsSupported)
         {
             for (int i = 0; i < EmulatedWarp.Size; i += Vector256<T>.Count)
-                TOperation.Of(Vector256.LoadAligned(x + i), Vector256.LoadAligned(y + i)).StoreAligned(to + i);
+                Vectors.Store(to, i, TOperation.Of(Vector256.LoadAligned(x + i), Vector256.LoadAligned(y + i)), mask);
             return;
         }
         for (uint rest = mask; rest != 0; rest &= rest - 1)

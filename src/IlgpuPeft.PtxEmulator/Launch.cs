@@ -1,8 +1,17 @@
+using System.Runtime.ExceptionServices;
+
 namespace IlgpuPeft.PtxEmulator;
 
 /// <summary>One kernel launch: the grid, its arguments, and the loop over its blocks.</summary>
-sealed unsafe class Launch(PtxProgram program, AllocationTable memory, PtxEmulatorOptions options)
+sealed class Launch(PtxProgram program, AllocationTable memory, PtxEmulatorOptions options)
 {
+    /// <summary>Warp instructions that are not worth waking another core for.</summary>
+    const long WorthSharing = 5000;
+
+    readonly Lock gate = new();
+    long blocks, next = -1, failed = long.MaxValue;
+    Exception? failure;
+
     public PtxProgram Program { get; } = program;
 
     public AllocationTable Memory { get; } = memory;
@@ -26,47 +35,62 @@ sealed unsafe class Launch(PtxProgram program, AllocationTable memory, PtxEmulat
     public LaunchCounters Run()
     {
         if (Arguments.Length < Program.ParameterBytes)
-            throw new PtxEmulatorException($"{Program.Name}: arguments have {Arguments.Length} bytes, expected {Program.ParameterBytes}.");
+            throw new PtxEmulatorException($"{Program.Name} ({Method}): arguments have {Arguments.Length} bytes, expected {Program.ParameterBytes}.");
         int shared = Program.SharedBytes + DynamicSharedBytes;
         if (shared > Options.MaxSharedBytes)
             throw new PtxEmulatorException(
-                $"{Program.Name}: a block asks for {shared} bytes of shared memory, the device has {Options.MaxSharedBytes}. Use smaller tiles.");
-        long blocks = (long)GridDim.X * GridDim.Y * GridDim.Z;
+                $"{Program.Name} ({Method}): a block asks for {shared} bytes of shared memory, the device has {Options.MaxSharedBytes}. Use smaller tiles.");
+        Memory.Include(Program.Variables);
+        blocks = (long)GridDim.X * GridDim.Y * GridDim.Z;
         int workers = Program.NeedsBlockOrder ? 1 : (int)Math.Min(blocks, Math.Max(1, Options.Workers));
         var counters = new Counters[workers];
-        var failures = new (long Block, Exception Error)[workers];
-        long next = -1, failed = long.MaxValue;
+        var helpers = new Task[workers - 1];
+        for (int i = 0; i < workers; i++)
+            counters[i] = new Counters();
 
-        void Work(int worker)
-        {
-            counters[worker] = new Counters();
-            using var block = new Block(this, counters[worker]);
-            while (true)
+        var block = Program.TakeBlock(this, counters[0]);
+        bool more = RunNext(block);
+        if (more && counters[0].WarpInstructions.Sum() * (blocks - 1) >= WorthSharing)
+            for (int i = 0; i < helpers.Length; i++)
             {
-                long index = Interlocked.Increment(ref next);
-                if (index >= blocks || index > Volatile.Read(ref failed))
-                    return;
-                try
-                {
-                    block.Run(((int)(index % GridDim.X), (int)(index / GridDim.X % GridDim.Y), (int)(index / GridDim.X / GridDim.Y)));
-                }
-                catch (Exception error)
-                {
-                    // Blocks are handed out in order, so whoever works on an earlier block finishes it: the first failure wins.
-                    failures[worker] = (index, error);
-                    for (long seen = failed; index < seen; seen = Interlocked.Read(ref failed))
-                        Interlocked.CompareExchange(ref failed, index, seen);
-                    return;
-                }
+                var mine = counters[i + 1];
+                helpers[i] = Task.Run(() => Work(Program.TakeBlock(this, mine)));
             }
-        }
-
-        if (workers == 1)
-            Work(0);
-        else
-            Parallel.For(0, workers, new ParallelOptions { MaxDegreeOfParallelism = workers }, Work);
-        if (failed != long.MaxValue)
-            System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(failures.First(f => f.Error != null && f.Block == failed).Error);
+        while (more)
+            more = RunNext(block);
+        Program.Return(block);
+        foreach (var helper in helpers)
+            helper?.Wait();
+        if (failure != null)
+            ExceptionDispatchInfo.Throw(failure);
         return new LaunchCounters(this, Counters.Sum(counters));
+    }
+
+    void Work(Block block)
+    {
+        while (RunNext(block))
+            continue;
+        Program.Return(block);
+    }
+
+    /// <summary>Runs the next block of the grid; false if there is none, or one has failed.</summary>
+    bool RunNext(Block block)
+    {
+        long index = Interlocked.Increment(ref next);
+        if (index >= blocks || index > Volatile.Read(ref failed))
+            return false;
+        try
+        {
+            block.Run(((int)(index % GridDim.X), (int)(index / GridDim.X % GridDim.Y), (int)(index / GridDim.X / GridDim.Y)));
+            return true;
+        }
+        catch (Exception error)
+        {
+            // Blocks are handed out in order, so whoever works on an earlier block finishes it: the first failure wins.
+            lock (gate)
+                if (index < failed)
+                    (failed, failure) = (index, error);
+            return false;
+        }
     }
 }

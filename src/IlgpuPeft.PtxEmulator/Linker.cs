@@ -80,6 +80,16 @@ static class Linker
         var statement = context.Statement;
         var lists = statement.Operands;
         int at = lists.Count > 0 && lists[0] is Vector ? 1 : 0;
+        if (at < lists.Count && lists[at] is Name { Text: var known } && at + 1 < lists.Count && lists[at + 1] is Vector passed)
+        {
+            int[] offsets = [.. passed.Items.Select(item => context.Variable(item).Offset)];
+            int answer = at == 1 && ((Vector)lists[0]).Items is [var to] ? context.Variable(to).Offset : 0;
+            if (HostCalls.Of(known, offsets, answer) is { } host)
+            {
+                Add(code, host, statement);
+                return;
+            }
+        }
         if (at >= lists.Count || lists[at] is not Name name || !context.Module.Functions.TryGetValue(name.Text, out var function))
             throw context.Malformed($"calls a function that is not in the module: {(at < lists.Count ? lists[at] : "none")}");
         var arguments = at + 1 < lists.Count && lists[at + 1] is Vector given ? given.Items : [];

@@ -1,5 +1,6 @@
 using System.Numerics;
 using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
 
 namespace IlgpuPeft.PtxEmulator;
 
@@ -7,7 +8,7 @@ namespace IlgpuPeft.PtxEmulator;
 enum Space { Generic, Global, Shared, Local, Parameter }
 
 /// <summary>
-/// Turns a warp's addresses into host memory: computes them lane by lane, checks each access, and counts the request.
+/// Turns a warp's addresses into host memory: computes them for all lanes, checks each access, and counts the request.
 /// </summary>
 static unsafe class MemoryAccess
 {
@@ -23,12 +24,13 @@ static unsafe class MemoryAccess
     public static void Addresses(EmulatedWarp warp, Register start, long offset, ulong* addresses)
     {
         byte* slot = warp.Registers + start.Slot;
+        var plus = Vector256.Create((ulong)offset);
         if (start.LaneSize == 8)
-            for (int lane = 0; lane < EmulatedWarp.Size; lane++)
-                addresses[lane] = ((ulong*)slot)[lane] + (ulong)offset;
+            for (int lane = 0; lane < EmulatedWarp.Size; lane += Vector256<ulong>.Count)
+                (Vector256.LoadAligned((ulong*)slot + lane) + plus).Store(addresses + lane);
         else
-            for (int lane = 0; lane < EmulatedWarp.Size; lane++)
-                addresses[lane] = ((uint*)slot)[lane] + (ulong)offset;
+            for (int lane = 0; lane < EmulatedWarp.Size; lane += Vector256<ulong>.Count)
+                (Vectors.Widen((uint*)slot + lane, signed: false) + plus).Store(addresses + lane);
     }
 
     /// <summary>The lanes of a generic access that go to one space; their addresses become addresses of that space.</summary>
@@ -47,60 +49,32 @@ static unsafe class MemoryAccess
         return lanes;
     }
 
-    /// <summary>Checks every lane's access; afterwards global addresses are good host pointers.</summary>
-    public static void Check(EmulatedWarp warp, Space space, ulong* addresses, uint mask, int size, ref Allocation? last)
+    /// <summary>
+    /// Checks every lane's access of some bytes; afterwards global addresses are good host pointers. <paramref name="last"/> is the
+    /// buffer that the instruction found before, which mostly is where the next request goes, too.
+    /// </summary>
+    public static void Check(EmulatedWarp warp, Space space, AccessShape shape, ulong* addresses, uint mask, int size, ref Allocation? last)
     {
-        ulong low = ulong.MaxValue, high = 0, bits = 0;
-        for (uint rest = mask; rest != 0; rest &= rest - 1)
+        var (low, high) = shape.Range;
+        // Lanes so far apart that addresses wrap around between them are in no memory together.
+        bool good = low <= high && shape.IsAligned(size) && space switch
         {
-            ulong address = addresses[BitOperations.TrailingZeroCount(rest)];
-            low = Math.Min(low, address);
-            high = Math.Max(high, address);
-            bits |= address;
-        }
-        if ((bits & (ulong)(size - 1)) != 0)
-            Fail(warp, addresses, mask, address =>
-                (address & (ulong)(size - 1)) == 0 ? null : $"misaligned: {size} bytes need an address that {size} divides");
-        ulong end = high + (ulong)size;
-        switch (space)
-        {
-            case Space.Global:
-                if (last is { } known && known.Contains(low, end))
-                    return;
-                if (warp.Block.Launch.Memory.Find(low) is { } found && found.Contains(low, end))
-                    last = found;
-                else
-                    Fail(warp, addresses, mask, address => warp.Block.Launch.Memory.Problem(address, size));
-                break;
-            case Space.Shared:
-                Bound(warp, addresses, mask, size, end, warp.Block.Shared.Size, "shared");
-                break;
-            default:
-                Bound(warp, addresses, mask, size, end, warp.Block.Launch.Program.LaneBytes, "local");
-                break;
-        }
+            Space.Global => (last is { } known && known.Contains(low, high + (ulong)size)) || Find(warp, low, high + (ulong)size, ref last),
+            _ => high <= (ulong)Limit(warp, space) && high + (ulong)size <= (ulong)Limit(warp, space),
+        };
+        if (!good)
+            CheckLanes(warp, space, addresses, mask, size);
     }
 
-    /// <summary>The error of the first lane that has one.</summary>
-    public static void Fail(EmulatedWarp warp, ulong* addresses, uint mask, Func<ulong, string?> problem)
+    public static void Count(EmulatedWarp warp, Space space, AccessShape shape, ulong* addresses, uint mask, int size, bool store)
     {
-        for (uint rest = mask; rest != 0; rest &= rest - 1)
-        {
-            int lane = BitOperations.TrailingZeroCount(rest);
-            if (problem(addresses[lane]) is { } text)
-                throw PtxEmulatorException.At(warp, lane, text, addresses[lane]);
-        }
-    }
-
-    public static void Count(EmulatedWarp warp, Space space, ulong* addresses, uint mask, int size, bool store)
-    {
-        var lanes = new ReadOnlySpan<ulong>(addresses, EmulatedWarp.Size);
+        long bytes = (long)BitOperations.PopCount(mask) * size;
         if (space == Space.Global)
-            warp.Counters.Global(lanes, mask, size, store);
+            warp.Counters.Global(shape.Sectors(addresses), bytes, store);
         else if (space == Space.Shared)
-            warp.Counters.Shared(lanes, mask, size);
+            warp.Counters.Shared(shape.Wavefronts(addresses), bytes);
         else
-            warp.Counters.LocalBytes += (long)BitOperations.PopCount(mask) * size;
+            warp.Counters.LocalBytes += bytes;
     }
 
     /// <summary>Host memory behind a checked address.</summary>
@@ -112,11 +86,37 @@ static unsafe class MemoryAccess
         _ => warp.LaneMemory + ((long)lane * warp.Block.Launch.Program.LaneBytes) + (long)address,
     };
 
-    static void Bound(EmulatedWarp warp, ulong* addresses, uint mask, int size, ulong end, int limit, string name)
+    static bool Find(EmulatedWarp warp, ulong low, ulong end, ref Allocation? last)
     {
-        if (end > (ulong)limit || end < (ulong)size)
-            Fail(warp, addresses, mask, address => address <= (ulong)limit && address + (ulong)size <= (ulong)limit
-                ? null
-                : $"out of bounds: {size} bytes at byte {address} of {limit} bytes of {name} memory");
+        var found = warp.Block.Launch.Memory.Find(low);
+        if (found == null || !found.Contains(low, end))
+            return false;
+        last = found;
+        return true;
+    }
+
+    static int Limit(EmulatedWarp warp, Space space) => space == Space.Shared ? warp.Block.Shared.Size : warp.Block.Launch.Program.LaneBytes;
+
+    /// <summary>Throws the error of the first lane that has one. Lanes in different buffers have none.</summary>
+    static void CheckLanes(EmulatedWarp warp, Space space, ulong* addresses, uint mask, int size)
+    {
+        for (uint rest = mask; rest != 0; rest &= rest - 1)
+        {
+            int lane = BitOperations.TrailingZeroCount(rest);
+            if (Problem(warp, space, addresses[lane], size) is { } text)
+                throw PtxEmulatorException.At(warp, lane, text, addresses[lane]);
+        }
+    }
+
+    static string? Problem(EmulatedWarp warp, Space space, ulong address, int size)
+    {
+        if ((address & (ulong)(size - 1)) != 0)
+            return $"misaligned: {size} bytes need an address that {size} divides";
+        if (space == Space.Global)
+            return warp.Block.Launch.Memory.Problem(address, size);
+        int limit = Limit(warp, space);
+        return address <= (ulong)limit && address + (ulong)size <= (ulong)limit
+            ? null
+            : $"out of bounds: {size} bytes at byte {address} of {limit} bytes of {(space == Space.Shared ? "shared" : "local")} memory";
     }
 }

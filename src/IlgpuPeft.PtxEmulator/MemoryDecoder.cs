@@ -1,15 +1,15 @@
 namespace IlgpuPeft.PtxEmulator;
 
-/// <summary>ld, st, cvta and cp.async.</summary>
+/// <summary>ld, ldu, st, cvta and cp.async.</summary>
 static class MemoryDecoder
 {
     public static Instruction Load(DecodeContext c)
     {
         var space = TakeSpace(c);
-        TakeCacheHints(c);
+        TakeCacheHints(c, 2);
         int count = TakeVector(c);
         var type = c.TakeType();
-        Register[] values = [.. c.Items(0).Select(item => item as Register ?? throw c.Malformed("the result must be a register"))];
+        Register[] values = [.. c.Items(0).Select(item => item as Register ?? c.Writable(item, Math.Max(2, type.Size())))];
         CheckValues(c, values, count, type);
         if (space == Space.Parameter && ParameterVariable(c, 1) is { Space: "kernel" } parameter)
         {
@@ -25,7 +25,7 @@ static class MemoryDecoder
     public static Instruction Store(DecodeContext c)
     {
         var space = TakeSpace(c);
-        TakeCacheHints(c);
+        TakeCacheHints(c, 2);
         int count = TakeVector(c);
         var type = c.TakeType();
         Register[] values = [.. c.Items(1).Select(item => item as Register ?? c.Source(item, Math.Max(2, type.Size())))];
@@ -37,15 +37,14 @@ static class MemoryDecoder
     public static Instruction ConvertAddress(DecodeContext c)
     {
         bool toSpace = c.Take("to");
-        var space = c.TakeAny("global", "shared", "local", "const") switch
+        var space = c.TakeAny("global", "shared", "shared::cta", "local", "const") switch
         {
-            "global" => Space.Global,
-            "shared" => Space.Shared,
+            "global" or "const" => Space.Global,
+            "shared" or "shared::cta" => Space.Shared,
             "local" => Space.Local,
             _ => throw c.Unknown(),
         };
-        int size = c.TakeType().Size();
-        return new ConvertAddress(c.Destination(0, size), c.Source(1, size), space, !toSpace);
+        return c.TakeType().Size() == 8 ? new ConvertAddress(c.Destination(0, 8), c.Source(1, 8), space, !toSpace) : throw c.Unknown();
     }
 
     /// <summary>`cp.async.ca|cg.shared.global [d], [s], bytes{, used}`, and its commit_group, wait_group and wait_all.</summary>
@@ -60,15 +59,22 @@ static class MemoryDecoder
         if (c.Take("wait_all"))
             return new WaitForCopies(0, all: true);
         bool bypass = c.Take("cg");
-        if ((!bypass && !c.Take("ca")) || !c.Take("shared") || !c.Take("global"))
+        if ((!bypass && !c.Take("ca")) || c.TakeAny("shared", "shared::cta") == null || !c.Take("global"))
             throw c.Unknown();
-        TakeCacheHints(c);
+        bool hint = c.Statement.Parts.Contains("L2::cache_hint");
+        int operands = hint ? c.Count - 1 : c.Count;
+        TakeCacheHints(c, operands);
         int size = c.Literal(2);
         if (size != 16 && (bypass || (size != 4 && size != 8)))
             throw c.Malformed($"copies of {size} bytes do not exist");
         var (_, to, toOffset) = Place(c, 0, Space.Shared);
         var (_, from, fromOffset) = Place(c, 1, Space.Global);
-        return new AsyncCopy(to, toOffset, from, fromOffset, size, c.Count > 3 ? c.Source(3, 4) : null);
+        if (operands <= 3)
+            return new AsyncCopy(to, toOffset, from, fromOffset, size, null, null, false);
+        // The fourth operand says how many bytes to read, or as a predicate whether to read none.
+        return c.Operand(3) is Not or Register { LaneSize: 0 } && c.Predicate(3) is var (ignore, negated)
+            ? new AsyncCopy(to, toOffset, from, fromOffset, size, null, ignore, negated)
+            : new AsyncCopy(to, toOffset, from, fromOffset, size, c.Source(3, 4), null, false);
     }
 
     /// <summary>The register and offset of an address operand, and the space it is in.</summary>
@@ -84,20 +90,23 @@ static class MemoryDecoder
         return (space, address.Base is Register register ? register : c.Source(address.Base, 8), address.Offset);
     }
 
-    public static Space TakeSpace(DecodeContext c) => c.TakeAny("global", "shared", "local", "param") switch
+    public static Space TakeSpace(DecodeContext c) => c.TakeAny("global", "shared", "shared::cta", "local", "param", "const") switch
     {
-        "global" => Space.Global,
-        "shared" => Space.Shared,
+        // Constants lie among the device's memory.
+        "global" or "const" => Space.Global,
+        "shared" or "shared::cta" => Space.Shared,
         "local" => Space.Local,
         "param" => Space.Parameter,
         _ => Space.Generic,
     };
 
-    /// <summary>Which cache keeps a value, and for how long, changes no result.</summary>
-    public static void TakeCacheHints(DecodeContext c)
+    /// <summary>Which cache keeps a value, and for how long, changes no result; a policy follows the <paramref name="operands"/> others.</summary>
+    public static void TakeCacheHints(DecodeContext c, int operands)
     {
+        if (c.Take("L2::cache_hint"))
+            c.Source(operands, 8);
         while (c.TakeAny("nc", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "volatile", "relaxed", "acquire", "release", "cta", "gpu", "sys", "weak") != null
-            || c.TakeAny("L1::no_allocate", "L1::evict_last", "L1::evict_first", "L2::64B", "L2::128B", "L2::256B") != null)
+            || c.TakeAny("L1::no_allocate", "L1::evict_last", "L1::evict_first", "L1::evict_normal", "L1::evict_unchanged", "L2::64B", "L2::128B", "L2::256B") != null)
             continue;
     }
 

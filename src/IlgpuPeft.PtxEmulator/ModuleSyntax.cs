@@ -9,6 +9,8 @@ sealed class ModuleSyntax
 
     public RegisterFile Registers { get; } = new();
 
+    public ModuleVariables Variables { get; } = new();
+
     /// <summary>Bytes of shared memory per block, without the part whose size the launch chooses.</summary>
     public int SharedBytes { get; private set; }
 

@@ -1,4 +1,5 @@
 using System.Numerics;
+using System.Runtime.Intrinsics;
 
 namespace IlgpuPeft.PtxEmulator;
 
@@ -9,16 +10,8 @@ sealed unsafe class Copy<T>(Register d, Register a) : Instruction where T : unma
     public override void Execute(EmulatedWarp warp, uint mask)
     {
         T* to = (T*)(warp.Registers + d.Slot), from = (T*)(warp.Registers + a.Slot);
-        if (mask == uint.MaxValue)
-        {
-            new ReadOnlySpan<T>(from, EmulatedWarp.Size).CopyTo(new Span<T>(to, EmulatedWarp.Size));
-            return;
-        }
-        for (uint rest = mask; rest != 0; rest &= rest - 1)
-        {
-            int lane = BitOperations.TrailingZeroCount(rest);
-            to[lane] = from[lane];
-        }
+        for (int i = 0; i < EmulatedWarp.Size; i += Vector256<T>.Count)
+            Vectors.Store(to, i, Vector256.LoadAligned(from + i), mask);
     }
 }
 

@@ -69,7 +69,7 @@ sealed partial class Parser
             case ".visible" or ".extern" or ".weak":
                 at++;
                 break;
-            case ".shared":
+            case ".shared" or ".global" or ".const":
                 VariableDeclaration(module.Scope);
                 break;
             case ".entry":
@@ -135,7 +135,7 @@ sealed partial class Parser
         int size = type.Size();
         if (alignment == 0)
             alignment = Math.Max(1, size);
-        if (Take("["))
+        while (Take("["))
         {
             size *= Is("]") ? 0 : Integer();
             Expect("]");
@@ -147,14 +147,20 @@ sealed partial class Parser
     {
         var spaceToken = Next();
         var (name, type, size, alignment) = Declarator();
-        if (Is("="))
-            throw new PtxSyntaxException(spaceToken.Line, $"the initial value of '{name}' is not supported");
-        Expect(";");
         string space = spaceToken.Text[1..];
+        byte[] initial = [];
+        if (Take("="))
+            initial = space is "global" or "const"
+                ? InitialValue(type)
+                : throw new PtxSyntaxException(spaceToken.Line, $"'{name}' in {spaceToken.Text} memory cannot have an initial value");
+        Expect(";");
+        if (initial.Length > size)
+            throw new PtxSyntaxException(spaceToken.Line, $"the initial value of '{name}' has {initial.Length} bytes, expected {size} at most");
         scope.Variables[name] = space switch
         {
             "shared" when size == 0 => new Variable("dynamic", 0, 0, type),
             "shared" => new Variable("shared", module.AddShared(size, alignment), size, type),
+            "global" or "const" => new Variable(space, 0, size, type) { Address = module.Variables.Add(size, initial) },
             "local" or "param" => new Variable(space, module.AddLaneMemory(size, alignment), size, type),
             _ => throw new PtxSyntaxException(spaceToken.Line, $"state space '{spaceToken.Text}' is not supported"),
         };
@@ -196,7 +202,7 @@ sealed partial class Parser
                 continue;
             else if (token.Text == ".reg")
                 RegisterDeclaration(scope);
-            else if (token.Text is ".shared" or ".local" or ".param")
+            else if (token.Text is ".shared" or ".local" or ".param" or ".global" or ".const")
                 VariableDeclaration(scope);
             else if (token.Text is ".loc" or ".pragma")
                 SkipLine(token.Line);

@@ -16,6 +16,9 @@ sealed partial class Parser
             guard = scope.FindRegister(token.Text) ?? throw new PtxSyntaxException(token.Line, $"predicate '{token.Text}' is not declared");
         }
         var opcode = Next();
+        // Before its operands, which an unknown instruction may write in an unknown way.
+        if (!Decoder.Knows(opcode.Text.Split('.')[0]))
+            throw new PtxSyntaxException(opcode.Line, $"instruction '{opcode.Text}' is not known to the emulator");
         var operands = new List<Operand>();
         if (!Is(";"))
         {
@@ -61,18 +64,66 @@ sealed partial class Parser
         return new Vector(items);
     }
 
+    /// <summary>The bytes of `{1, 2, {3}}` or of one number.</summary>
+    byte[] InitialValue(PtxType type)
+    {
+        if (!Take("{"))
+        {
+            var token = Here;
+            ulong bits = Literal(module.Scope) switch
+            {
+                Immediate immediate => immediate.Bits,
+                Real real => real.Bits(type.Size()),
+                _ => throw new PtxSyntaxException(token.Line, $"an initial value must be a number, got '{token.Text}'"),
+            };
+            return BitConverter.GetBytes(bits)[..type.Size()];
+        }
+        var bytes = new List<byte>();
+        while (!Take("}"))
+        {
+            bytes.AddRange(InitialValue(type));
+            Take(",");
+        }
+        return [.. bytes];
+    }
+
     Operand Literal(Scope scope)
     {
         bool negative = Take("-");
         var token = Next();
         string text = token.Text;
         if (!char.IsAsciiDigit(text[0]))
-            return scope.FindRegister(text) ?? module.Registers.FindSpecial(text) ?? (Operand)new Name(text);
-        bool read = text.Length > 2 && text[0] == '0' && char.ToLowerInvariant(text[1]) is 'x' or 'f' or 'd'
-            ? ulong.TryParse(text.AsSpan(2), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out ulong bits)
-            : ulong.TryParse(text.TrimEnd('U'), NumberStyles.None, CultureInfo.InvariantCulture, out bits);
-        if (!read)
+            return text == "WARP_SZ"
+                ? new Immediate(EmulatedWarp.Size)
+                : scope.FindRegister(text) ?? module.Registers.FindSpecial(text) ?? (Operand)new Name(text);
+        if (Number(text) is not { } number)
             throw new PtxSyntaxException(token.Line, $"'{text}' is not a number");
-        return new Immediate(negative ? (ulong)-(long)bits : bits);
+        return number switch
+        {
+            Immediate immediate when negative => new Immediate((ulong)-(long)immediate.Bits),
+            Real real when negative => new Real(-real.Value),
+            _ => number,
+        };
+    }
+
+    /// <summary>`0f3F800000` and `0d...` are the bits of floats, `0x`, `0b` and `0` begin integers to other bases; with a point it is a real number.</summary>
+    static Operand? Number(string text)
+    {
+        if (text.Contains('.'))
+            return double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double real) ? new Real(real) : null;
+        ulong bits;
+        char kind = text.Length > 2 && text[0] == '0' ? char.ToLowerInvariant(text[1]) : ' ';
+        if (kind is 'x' or 'f' or 'd')
+            return ulong.TryParse(text.AsSpan(2).TrimEnd('U'), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out bits)
+                ? new Immediate(bits)
+                : null;
+        string digits = text.TrimEnd('U');
+        if (kind == 'b')
+            return ulong.TryParse(digits.AsSpan(2), NumberStyles.AllowBinarySpecifier, CultureInfo.InvariantCulture, out bits) ? new Immediate(bits) : null;
+        if (digits.Length > 1 && digits[0] == '0')
+            return digits.All(digit => digit is >= '0' and <= '7')
+                ? new Immediate(digits.Aggregate(0UL, (value, digit) => (8 * value) + (ulong)(digit - '0')))
+                : null;
+        return ulong.TryParse(digits, NumberStyles.None, CultureInfo.InvariantCulture, out bits) ? new Immediate(bits) : null;
     }
 }

@@ -23,6 +23,7 @@ public sealed class PtxEmulatorAccelerator : KernelAccelerator<PTXCompiledKernel
                 + "Build it with Optimize(OptimizationLevel.O1).",
                 nameof(context));
         Options = options;
+        Memory = new AllocationTable(options.MemoryBytes);
         backend = new PTXBackend(context, CudaArchitecture.SM_80, CudaInstructionSet.ISA_80, null!);
         if (!options.StockPipeline)
             IlgpuInternals.UseSafePipeline(backend);
@@ -36,7 +37,10 @@ public sealed class PtxEmulatorAccelerator : KernelAccelerator<PTXCompiledKernel
     /// <summary>Counters of the last launch that ended well, or null before the first.</summary>
     public LaunchCounters? LastLaunch { get; internal set; }
 
-    internal AllocationTable Memory { get; } = new();
+    /// <summary>Bytes of device memory that are not allocated.</summary>
+    public long FreeMemory => Memory.FreeBytes;
+
+    internal AllocationTable Memory { get; }
 
     /// <summary>Not offered: extensions are written against real CUDA devices.</summary>
     public override TExtension CreateExtension<TExtension, TExtensionProvider>(TExtensionProvider provider) =>

@@ -8,6 +8,9 @@ namespace IlgpuPeft.PtxEmulator;
 [DeviceType(AcceleratorType.Cuda)]
 public sealed class PtxEmulatorDevice : Device
 {
+    /// <summary>As many as an A100 has.</summary>
+    internal const int Multiprocessors = 108;
+
     readonly PtxEmulatorOptions options;
 
     /// <summary>Describes the device; nothing is allocated.</summary>
@@ -21,9 +24,9 @@ public sealed class PtxEmulatorDevice : Device
         MaxGroupSize = new Index3D(1024, 1024, 64);
         MaxSharedMemoryPerGroup = 48 * 1024;
         MaxConstantMemory = 64 * 1024;
-        NumMultiprocessors = 108;
+        NumMultiprocessors = Multiprocessors;
         MaxNumThreadsPerMultiprocessor = 2048;
-        MemorySize = 1L << 33;
+        MemorySize = this.options.MemoryBytes;
         Capabilities = new CudaCapabilityContext(CudaArchitecture.SM_80);
     }
 

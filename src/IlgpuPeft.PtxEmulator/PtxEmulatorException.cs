@@ -33,7 +33,7 @@ public sealed class PtxEmulatorException : Exception
     {
         var block = warp.Block;
         var program = block.Launch.Program;
-        int line = warp.Current?.Line ?? 0;
+        int line = warp.Current.Line;
         string text = program.SourceLine(line);
         int thread = (warp.Index * EmulatedWarp.Size) + lane;
         var dim = block.Launch.BlockDim;

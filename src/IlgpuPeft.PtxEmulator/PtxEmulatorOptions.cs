@@ -13,8 +13,14 @@ public sealed record PtxEmulatorOptions
     /// <summary>Bytes of shared memory that a block may have. Default: 163 KB, as sm_80 has.</summary>
     public int MaxSharedBytes { get; init; } = 163 * 1024;
 
+    /// <summary>Bytes of device memory. Default: 8 GiB. They are the host's, and taken when they are allocated.</summary>
+    public long MemoryBytes { get; init; } = 8L << 30;
+
     /// <summary>Threads of this machine that run blocks. Default: one per core. Results do not depend on it.</summary>
     public int Workers { get; init; } = Environment.ProcessorCount;
+
+    /// <summary>Where kernels print to (`Interop.WriteLine`). Default: the console.</summary>
+    public TextWriter Output { get; init; } = Console.Out;
 
     /// <summary>Compile with ILGPU's own pipeline instead of the safe one. Default: false; its O2 moves loads across stores and barriers.</summary>
     public bool StockPipeline { get; init; }

@@ -1,9 +1,12 @@
+using System.Collections.Concurrent;
+
 namespace IlgpuPeft.PtxEmulator;
 
 /// <summary>A kernel ready to run: instructions with numbered registers and resolved targets, and the memory they need.</summary>
 sealed class PtxProgram
 {
     readonly string[] lines;
+    readonly ConcurrentBag<Block> idleBlocks = [];
 
     PtxProgram(string text, ModuleSyntax module, Function entry)
     {
@@ -24,11 +27,16 @@ sealed class PtxProgram
         foreach (var call in code.OfType<Call>())
             call.Target = starts[call.Function];
         Code = [.. code];
+        for (int i = 0; i < Code.Length; i++)
+            Code[i].Number = i;
         Classes = [.. code.Select(instruction => instruction.Class)];
         Constants = [.. module.Registers.Constants];
-        SpecialRegisters = [.. module.Registers.Special.Select(pair => (pair.Key, pair.Value))];
+        var special = module.Registers.Special.Select(pair => (pair.Key, pair.Value));
+        SpecialRegisters = [.. special.Where(register => !PtxEmulator.SpecialRegisters.IsOfBlock(register.Key))];
+        BlockRegisters = [.. special.Where(register => PtxEmulator.SpecialRegisters.IsOfBlock(register.Key))];
         RegisterBytes = module.Registers.Size;
-        NeedsBlockOrder = Code.OfType<AtomicInstruction>().Any(atomic => atomic.DependsOnOrder);
+        Variables = module.Variables;
+        NeedsBlockOrder = Code.OfType<Print>().Any() || Code.OfType<AtomicInstruction>().Any(atomic => atomic.DependsOnOrder);
     }
 
     /// <summary>Name of the entry point.</summary>
@@ -55,9 +63,15 @@ sealed class PtxProgram
 
     public (Register Register, ulong Bits)[] Constants { get; }
 
+    /// <summary>Registers that hold the same in every block of a launch.</summary>
     public (string Name, Register Register)[] SpecialRegisters { get; }
 
-    /// <summary>Whether the kernel has atomics whose result depends on which block comes first: then blocks run one after the other.</summary>
+    public ModuleVariables Variables { get; }
+
+    /// <summary>Registers that tell where in the grid a block is.</summary>
+    public (string Name, Register Register)[] BlockRegisters { get; }
+
+    /// <summary>Whether the kernel prints, or has atomics whose result depends on which block comes first: then blocks run one after the other.</summary>
     public bool NeedsBlockOrder { get; }
 
     /// <summary>Parses and links a module with one entry point.</summary>
@@ -70,6 +84,18 @@ sealed class PtxProgram
             ? new PtxProgram(text, module, entries[0])
             : throw new PtxSyntaxException(1, $"expected one .entry, got {entries.Length}");
     }
+
+    /// <summary>A block for a launch's grid: one that an earlier launch has used, if it has the size.</summary>
+    public Block TakeBlock(Launch launch, Counters counters)
+    {
+        if (!idleBlocks.TryTake(out var block) || !block.Fits(launch))
+            block = new Block(launch);
+        block.Prepare(launch, counters);
+        return block;
+    }
+
+    /// <summary>Keeps a block for later launches.</summary>
+    public void Return(Block block) => idleBlocks.Add(block);
 
     public string SourceLine(int line) => line >= 1 && line <= lines.Length ? lines[line - 1].Trim().Replace('\t', ' ') : "";
 }

@@ -19,6 +19,9 @@ sealed class RegisterFile
     /// <summary>Slots of the special registers that the program reads, by name.</summary>
     public Dictionary<string, Register> Special { get; } = [];
 
+    /// <summary>The hidden predicate that `.cc` writes: made when the first instruction needs it.</summary>
+    public Register Carry => field ??= Add(0);
+
     public Register Add(int laneSize)
     {
         var register = new Register(Size, laneSize);

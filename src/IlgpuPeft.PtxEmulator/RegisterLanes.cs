@@ -5,13 +5,25 @@ namespace IlgpuPeft.PtxEmulator;
 /// <summary>Reads and writes single lanes of registers of any width.</summary>
 static unsafe class RegisterLanes
 {
-    public static void Fill(EmulatedWarp warp, Register register, ulong bits)
+    /// <summary>Puts one value into the lanes of a mask.</summary>
+    public static void Fill(byte* registers, Register register, ulong bits, uint mask)
     {
-        if (register.LaneSize == 0)
-            *(uint*)(warp.Registers + register.Slot) = bits != 0 ? uint.MaxValue : 0;
-        else
-            for (int lane = 0; lane < EmulatedWarp.Size; lane++)
-                Write(warp.Registers + register.Slot, register.LaneSize, lane, bits);
+        byte* to = registers + register.Slot;
+        switch (register.LaneSize)
+        {
+            case 2:
+                Vectors.Fill((ushort*)to, (ushort)bits, mask);
+                break;
+            case 4:
+                Vectors.Fill((uint*)to, (uint)bits, mask);
+                break;
+            case 8:
+                Vectors.Fill((ulong*)to, bits, mask);
+                break;
+            default:
+                *(uint*)to = (*(uint*)to & ~mask) | ((bits & 1) != 0 ? mask : 0);
+                break;
+        }
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

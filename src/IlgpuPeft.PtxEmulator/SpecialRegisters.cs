@@ -7,10 +7,14 @@ static class SpecialRegisters
     [
         "%tid.x", "%tid.y", "%tid.z", "%ntid.x", "%ntid.y", "%ntid.z", "%ctaid.x", "%ctaid.y", "%ctaid.z",
         "%nctaid.x", "%nctaid.y", "%nctaid.z", "%laneid", "%warpid", "%nwarpid", "%dynamic_smem_size", "%total_smem_size",
+        "%smid", "%nsmid", "%gridid",
         "%lanemask_eq", "%lanemask_lt", "%lanemask_le", "%lanemask_gt", "%lanemask_ge",
     ];
 
     public static bool IsKnown(string name) => Names.Contains(name);
+
+    /// <summary>Whether the value differs between the blocks of a launch.</summary>
+    public static bool IsOfBlock(string name) => name.StartsWith("%ctaid", StringComparison.Ordinal) || name == "%smid";
 
     /// <summary>The value that one lane of a warp reads.</summary>
     public static uint Value(string name, EmulatedWarp warp, int lane)
@@ -36,6 +40,10 @@ static class SpecialRegisters
             "%laneid" => (uint)lane,
             "%warpid" => (uint)warp.Index,
             "%nwarpid" => (uint)block.WarpCount,
+            // As if block after block went to the next multiprocessor.
+            "%smid" => (uint)((((((long)at.Z * grid.Y) + at.Y) * grid.X) + at.X) % PtxEmulatorDevice.Multiprocessors),
+            "%nsmid" => PtxEmulatorDevice.Multiprocessors,
+            "%gridid" => 0,
             "%dynamic_smem_size" => (uint)block.Launch.DynamicSharedBytes,
             "%total_smem_size" => (uint)block.Shared.Size,
             "%lanemask_eq" => bit,

@@ -9,6 +9,17 @@ sealed record Register(int Slot, int LaneSize) : Operand;
 /// <summary>A literal, as the bits that PTX writes; an integer is sign-extended to 64 bits.</summary>
 sealed record Immediate(ulong Bits) : Operand;
 
+/// <summary>A number with a decimal point: its bits depend on the type that the instruction wants.</summary>
+sealed record Real(double Value) : Operand
+{
+    public ulong Bits(int size) => size switch
+    {
+        2 => BitConverter.HalfToUInt16Bits((Half)Value),
+        4 => BitConverter.SingleToUInt32Bits((float)Value),
+        _ => BitConverter.DoubleToUInt64Bits(Value),
+    };
+}
+
 /// <summary>A name that is no register: a label, a function, or a variable of some state space.</summary>
 sealed record Name(string Text) : Operand;
 
@@ -30,8 +41,11 @@ sealed record Statement(int Line, string Opcode, IReadOnlyList<Operand> Operands
     public string[] Parts { get; } = Opcode.Split('.');
 }
 
-/// <summary>A named piece of `.param`, `.shared` or `.local` memory.</summary>
-sealed record Variable(string Space, int Offset, int Size, PtxType Type);
+/// <summary>A named piece of memory: at an offset in `.param`, `.shared` or `.local`, at an address in `.global` and `.const`.</summary>
+sealed record Variable(string Space, int Offset, int Size, PtxType Type)
+{
+    public ulong Address { get; init; }
+}
 
 /// <summary>Names visible between two braces.</summary>
 sealed class Scope(Scope? parent)

@@ -1,3 +1,6 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+
 namespace IlgpuPeft.PtxEmulator;
 
 /// <summary>
@@ -17,27 +20,31 @@ sealed unsafe class LoadMatrix(Register[] values, Register start, long offset, b
         ulong* addresses = stackalloc ulong[EmulatedWarp.Size];
         MemoryAccess.Addresses(warp, start, offset, addresses);
         uint rows = values.Length == 4 ? uint.MaxValue : (1u << (8 * values.Length)) - 1;
-        Allocation? last = null;
-        MemoryAccess.Check(warp, Space.Shared, addresses, rows, RowBytes, ref last);
-        MemoryAccess.Count(warp, Space.Shared, addresses, rows, RowBytes, store: false);
+        var shape = warp.Block.Shape(this);
+        shape.Fit(addresses, rows, RowBytes);
+        Allocation? none = null;
+        MemoryAccess.Check(warp, Space.Shared, shape, addresses, rows, RowBytes, ref none);
+        MemoryAccess.Count(warp, Space.Shared, shape, addresses, rows, RowBytes, store: false);
         var shared = warp.Block.Shared;
-        for (int row = 0; row < 8 * values.Length; row++)
-            if (shared.Read(warp, row, addresses[row], RowBytes) is { } problem)
-                throw PtxEmulatorException.At(warp, row, problem, addresses[row]);
+        if (shape.Words is not { } words || !shared.Read(warp, shape, words))
+            for (int row = 0; row < 8 * values.Length; row++)
+                if (shared.Read(warp, row, addresses[row], RowBytes) is { } problem)
+                    throw PtxEmulatorException.At(warp, row, problem, addresses[row]);
         for (int m = 0; m < values.Length; m++)
         {
-            uint* to = (uint*)(warp.Registers + values[m].Slot);
-            for (int lane = 0; lane < EmulatedWarp.Size; lane++)
+            // The lanes of a register are the matrix itself, row after row.
+            var to = (ushort*)(warp.Registers + values[m].Slot);
+            for (int i = 0; i < 8; i++)
             {
-                int i = lane / 4, j = 2 * (lane % 4);
-                to[lane] = transpose
-                    ? Value(shared, addresses[(8 * m) + j], i) | ((uint)Value(shared, addresses[(8 * m) + j + 1], i) << 16)
-                    : Value(shared, addresses[(8 * m) + i], j) | ((uint)Value(shared, addresses[(8 * m) + i], j + 1) << 16);
+                var row = (ushort*)(shared.Data + addresses[(8 * m) + i]);
+                if (transpose)
+                    for (int j = 0; j < 8; j++)
+                        to[(8 * j) + i] = row[j];
+                else
+                    Vector128.Load(row).StoreAligned(to + (8 * i));
             }
         }
     }
-
-    static ushort Value(BlockMemory shared, ulong row, int column) => ((ushort*)(shared.Data + row))[column];
 }
 
 /// <summary>
@@ -51,43 +58,57 @@ sealed unsafe class MatrixMultiply(bool brain, Register[] d, Register[] a, Regis
 {
     public override InstructionClass Class => InstructionClass.TensorCore;
 
+    [SkipLocalsInit]
     public override void Execute(EmulatedWarp warp, uint mask)
     {
         if (mask != uint.MaxValue)
             throw warp.Fault("mma needs all 32 lanes of the warp", mask);
-        float* left = stackalloc float[16 * 16], right = stackalloc float[8 * 16], sums = stackalloc float[16 * 8];
-        for (int lane = 0; lane < EmulatedWarp.Size; lane++)
-        {
-            int g = lane / 4, t = 2 * (lane % 4);
-            for (int i = 0; i < 4; i++)
-                Split(Lane(warp, a[i], lane), left + ((g + (8 * (i % 2))) * 16) + t + (8 * (i / 2)));
-            for (int i = 0; i < 2; i++)
-                Split(Lane(warp, b[i], lane), right + (g * 16) + t + (8 * i));
-            for (int i = 0; i < 4; i++)
-                sums[((g + (8 * (i / 2))) * 8) + t + (i % 2)] = BitConverter.UInt32BitsToSingle(Lane(warp, c[i], lane));
-        }
-        for (int row = 0; row < 16; row++)
-            for (int column = 0; column < 8; column++)
+        // The 64 values of a register of A are an 8x8 part of it, row after row: rows 0-7 or 8-15, columns 0-7 or 8-15. Those of B are a part
+        // of its transpose.
+        double* left = stackalloc double[16 * 16], right = stackalloc double[16 * 8], result = stackalloc double[16 * 8];
+        double* column = stackalloc double[8];
+        for (int i = 0; i < 4; i++)
+            for (int row = 0; row < 8; row++)
+                Widen((ushort*)(warp.Registers + a[i].Slot) + (8 * row), left + (16 * (row + (8 * (i % 2)))) + (8 * (i / 2)));
+        for (int i = 0; i < 2; i++)
+            for (int n = 0; n < 8; n++)
             {
-                double sum = 0;
-                for (int k = 0; k < 16; k++)
-                    sum += (double)left[(row * 16) + k] * right[(column * 16) + k];
-                sums[(row * 8) + column] = (float)(sum + sums[(row * 8) + column]);
+                Widen((ushort*)(warp.Registers + b[i].Slot) + (8 * n), column);
+                for (int k = 0; k < 8; k++)
+                    right[(8 * (k + (8 * i))) + n] = column[k];
             }
-        for (int lane = 0; lane < EmulatedWarp.Size; lane++)
+        for (int row = 0; row < 16; row++)
         {
-            int g = lane / 4, t = 2 * (lane % 4);
-            for (int i = 0; i < 4; i++)
-                ((float*)(warp.Registers + d[i].Slot))[lane] = sums[((g + (8 * (i / 2))) * 8) + t + (i % 2)];
+            Vector512<double> sum = default;
+            for (int k = 0; k < 16; k++)
+                sum += Vector512.Create(left[(16 * row) + k]) * Vector512.Load(right + (8 * k));
+            sum.Store(result + (8 * row));
         }
+        // Registers 0 and 1 of C hold its upper eight rows in turns, 2 and 3 the lower. All of C before any of D: they may be the same
+        // registers in another order.
+        for (int i = 0; i < 4; i++)
+            for (int lane = 0; lane < EmulatedWarp.Size; lane++)
+                result[(64 * (i / 2)) + (2 * lane) + (i % 2)] += ((float*)(warp.Registers + c[i].Slot))[lane];
+        for (int i = 0; i < 4; i++)
+            for (int lane = 0; lane < EmulatedWarp.Size; lane++)
+                ((float*)(warp.Registers + d[i].Slot))[lane] = (float)result[(64 * (i / 2)) + (2 * lane) + (i % 2)];
         warp.Counters.MatrixMultiplies++;
     }
 
-    void Split(uint pair, float* to)
+    /// <summary>Eight values in double precision, which holds their products exactly.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    void Widen(ushort* from, double* to)
     {
-        to[0] = brain ? Floats.FromBf16((ushort)pair) : (float)BitConverter.UInt16BitsToHalf((ushort)pair);
-        to[1] = brain ? Floats.FromBf16((ushort)(pair >> 16)) : (float)BitConverter.UInt16BitsToHalf((ushort)(pair >> 16));
+        Vector256<float> values;
+        if (brain)
+            values = (Vector256.WidenLower(Vector256.Create(Vector128.LoadAligned(from), default)) << 16).AsSingle();
+        else
+            values = Vector256.Create(
+                Half(from[0]), Half(from[1]), Half(from[2]), Half(from[3]), Half(from[4]), Half(from[5]), Half(from[6]), Half(from[7]));
+        var (lower, upper) = Vector256.Widen(values);
+        lower.Store(to);
+        upper.Store(to + 4);
     }
 
-    static uint Lane(EmulatedWarp warp, Register register, int lane) => ((uint*)(warp.Registers + register.Slot))[lane];
+    static float Half(ushort bits) => (float)BitConverter.UInt16BitsToHalf(bits);
 }

@@ -40,8 +40,8 @@ static class Tokens
                 int start = i++;
                 if (IsWord(c))
                 {
-                    // `L1::no_allocate` is one word, the colon of `label:` is not part of it.
-                    while (i < text.Length && (IsWord(text[i]) || (text[i] == ':' && i + 1 < text.Length && text[i + 1] == ':')))
+                    // `L1::no_allocate` is one word, the colon of `label:` is not part of it; `1.5e-3` is one number.
+                    while (i < text.Length && (IsWord(text[i]) || (text[i] == ':' && i + 1 < text.Length && text[i + 1] == ':') || IsExponentSign(text, start, i)))
                         i += text[i] == ':' ? 2 : 1;
                 }
                 tokens.Add(new Token(text[start..i], line));
@@ -49,6 +49,9 @@ static class Tokens
         }
         return tokens;
     }
+
+    static bool IsExponentSign(string text, int start, int i) =>
+        text[i] is '-' or '+' && text[i - 1] is 'e' or 'E' && char.IsAsciiDigit(text[start]) && text.AsSpan(start, i - start).Contains('.');
 
     static bool IsWord(char c) => char.IsAsciiLetterOrDigit(c) || c is '_' or '.' or '$' or '%';
 }

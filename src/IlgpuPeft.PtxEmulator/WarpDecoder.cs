@@ -53,30 +53,42 @@ static class WarpDecoder
         return new ActiveMask(c.Destination(0, 4));
     }
 
+    /// <summary>`match.any`: the lanes with the same value. `match.all d|p`: all lanes if all values agree, else none.</summary>
+    public static Instruction Match(DecodeContext c)
+    {
+        bool all = c.TakeAny("any", "all") switch { "all" => true, "any" => false, _ => throw c.Unknown() };
+        if (!c.Take("sync"))
+            throw c.Unknown();
+        int size = c.TakeType() switch { PtxType.U32 => 4, PtxType.U64 => 8, _ => throw c.Unknown() };
+        var pair = c.Operand(0) as Pair;
+        if (pair != null && !all)
+            throw c.Malformed("only match.all has a predicate as second result");
+        return new Match(
+            all, c.Writable(pair?.First ?? c.Operand(0), 4), pair == null ? null : c.Writable(pair.Second, 0), c.Source(1, size), c.Source(2, 4));
+    }
+
+    /// <summary>`bar` and `barrier`: of a block, or of a warp.</summary>
     public static Instruction Barrier(DecodeContext c)
     {
         if (c.Take("warp"))
-            return c.Take("sync") ? new WarpBarrier((uint)c.Literal(0)) : throw c.Unknown();
+            return c.Take("sync") ? new WarpBarrier(c.Source(0, 4)) : throw c.Unknown();
         c.Take("cta");
         c.Take("aligned");
-        if (c.Take("sync"))
-        {
-            if (c.Count > 1)
-                throw c.Malformed("barriers of a part of the block are not supported");
-            return new Barrier(c.Literal(0), "", null, null, false);
-        }
+        bool arrives = c.Take("arrive");
+        if (arrives || c.Take("sync"))
+            return new Barrier(c.Source(0, 4), c.Count > 1 || arrives ? c.Source(1, 4) : null, arrives, "", null, null, false);
         string reduction = c.Take("red") ? c.TakeAny("popc", "and", "or") ?? throw c.Unknown() : throw c.Unknown();
-        c.TakeType();
-        if (c.Count > 3)
-            throw c.Malformed("barriers of a part of the block are not supported");
-        var (p, negated) = c.Predicate(2);
-        return new Barrier(c.Literal(1), reduction, c.Destination(0, reduction == "popc" ? 4 : 0), p, negated);
+        if (c.TakeType() != (reduction == "popc" ? PtxType.U32 : PtxType.Pred))
+            throw c.Unknown();
+        var (p, negated) = c.Predicate(c.Count - 1);
+        return new Barrier(
+            c.Source(1, 4), c.Count > 3 ? c.Source(2, 4) : null, arrives, reduction, c.Destination(0, reduction == "popc" ? 4 : 0), p, negated);
     }
 
     public static Instruction Fence(DecodeContext c)
     {
-        while (c.TakeAny("cta", "gl", "gpu", "sys", "sc", "acq_rel") != null)
+        while (c.TakeAny("cta", "gl", "gpu", "sys", "sc", "acq_rel", "proxy", "alias") != null)
             continue;
-        return new Fence();
+        return new Nothing(InstructionClass.Synchronization);
     }
 }

@@ -35,8 +35,11 @@ sealed unsafe class Shuffle(ShuffleMode mode, Register d, Register? inside, Regi
             bool valid = mode == ShuffleMode.Up ? source >= last : source <= last;
             if (!valid)
                 source = lane;
-            if ((warp.Alive >> source & 1) == 0 && (warp.AllLanes >> source & 1) != 0)
-                throw warp.Fault($"shuffle reads lane {source}, which has returned", 1u << lane);
+            // A lane without a thread is read by partial warps that then ignore the value; one that is elsewhere has no value to give.
+            if ((mask >> source & 1) == 0 && (warp.AllLanes >> source & 1) != 0)
+                throw warp.Fault($"shuffle reads lane {source}, which {((warp.Alive >> source & 1) == 0 ? "has returned" : "is on another path")}", 1u << lane);
+            if ((named >> source & 1) == 0)
+                throw warp.Fault($"shuffle reads lane {source}, which the member mask 0x{named:x} does not name", 1u << lane);
             to[lane] = values[source];
             if (inside != null)
                 RegisterLanes.Write(r + inside.Slot, 0, lane, valid ? 1u : 0);
@@ -88,6 +91,39 @@ sealed unsafe class Reduce(Func<uint, uint, uint> operation, Register d, Registe
             result = operation(result, from[BitOperations.TrailingZeroCount(rest)]);
         for (uint rest = mask; rest != 0; rest &= rest - 1)
             to[BitOperations.TrailingZeroCount(rest)] = result;
+    }
+}
+
+/// <summary>`match.sync`: which members have the same value.</summary>
+sealed unsafe class Match(bool all, Register d, Register? agree, Register a, Register members) : Instruction
+{
+    public override InstructionClass Class => InstructionClass.Synchronization;
+
+    public override void Execute(EmulatedWarp warp, uint mask)
+    {
+        byte* r = warp.Registers, values = r + a.Slot;
+        var results = stackalloc uint[EmulatedWarp.Size];
+        for (uint rest = mask; rest != 0; rest &= rest - 1)
+        {
+            int lane = BitOperations.TrailingZeroCount(rest);
+            uint named = ((uint*)(r + members.Slot))[lane];
+            warp.RequireConverged(mask, named);
+            for (uint others = mask & named; others != 0; others &= others - 1)
+            {
+                int other = BitOperations.TrailingZeroCount(others);
+                if (RegisterLanes.Read(values, a.LaneSize, other) == RegisterLanes.Read(values, a.LaneSize, lane))
+                    results[lane] |= 1u << other;
+            }
+            if (all && results[lane] != (mask & named))
+                results[lane] = 0;
+        }
+        for (uint rest = mask; rest != 0; rest &= rest - 1)
+        {
+            int lane = BitOperations.TrailingZeroCount(rest);
+            ((uint*)(r + d.Slot))[lane] = results[lane];
+            if (agree != null)
+                RegisterLanes.Write(r + agree.Slot, 0, lane, results[lane] != 0 ? 1u : 0);
+        }
     }
 }
 

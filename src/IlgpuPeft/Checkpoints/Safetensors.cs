@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.IO.MemoryMappedFiles;
 using System.Text.Json;
+using IlgpuPeft.Tensors;
 
 namespace IlgpuPeft.Checkpoints;
 

@@ -145,12 +145,13 @@ static class ConfigRules
 
     static RunConfig Optimizer(RunConfig config, ConfigFindings findings)
     {
-        if (config.Optimizer is not ("adamw_torch" or "adamw_torch_fused" or "adamw_hf"))
+        string runs = config.Optimizer.EndsWith("8bit", StringComparison.Ordinal) ? RunConfig.AdamW8Bit : RunConfig.AdamW;
+        if (config.Optimizer.StartsWith("paged_", StringComparison.Ordinal))
         {
-            findings.Notes.Add($"optimizer: {config.Optimizer} runs as adamw_torch: the optimizer's state is 32-bit and stays on the device.");
+            findings.Notes.Add($"optimizer: {config.Optimizer} runs as {runs}: the optimizer's state stays on the device.");
         }
 
-        return config with { Optimizer = "adamw_torch" };
+        return config with { Optimizer = runs };
     }
 
     static void Exclude(string key, string other, string reason, ConfigFindings findings)

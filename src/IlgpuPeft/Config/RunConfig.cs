@@ -9,6 +9,12 @@ namespace IlgpuPeft.Config;
 /// </summary>
 public sealed record RunConfig
 {
+    /// <summary>AdamW with 32-bit state.</summary>
+    public const string AdamW = "adamw_torch";
+
+    /// <summary>AdamW with 8-bit state.</summary>
+    public const string AdamW8Bit = "adamw_bnb_8bit";
+
     /// <summary>Folder of the model, in Hugging Face layout. Required.</summary>
     public string BaseModel { get; init; } = "";
 
@@ -87,8 +93,11 @@ public sealed record RunConfig
     /// <summary>Recompute each decoder block in the backward pass instead of keeping its activations. Default false.</summary>
     public bool GradientCheckpointing { get; init; }
 
-    /// <summary>Always <c>adamw_torch</c>: AdamW with 32-bit state. Other names of AdamW are read as this one. Default Axolotl's <c>adamw_torch_fused</c>, the same.</summary>
-    public string Optimizer { get; init; } = "adamw_torch";
+    /// <summary>
+    /// <see cref="AdamW"/>, with 32-bit state, or <see cref="AdamW8Bit"/>. Other names of AdamW are read as the one of these whose state has as many bits. Default Axolotl's
+    /// <c>adamw_torch_fused</c>, the same as the first.
+    /// </summary>
+    public string Optimizer { get; init; } = AdamW;
 
     /// <summary><c>constant</c>, <c>constant_with_warmup</c>, <c>linear</c> or <c>cosine</c>. Default cosine.</summary>
     public string LrScheduler { get; init; } = "cosine";

@@ -11,7 +11,7 @@ static class RunKeys
 {
     const double Any = double.MaxValue, AboveZero = double.Epsilon;
 
-    /// <summary>Names of AdamW that differ in speed or in the precision of their state, all of which run as AdamW with 32-bit state.</summary>
+    /// <summary>Names of AdamW that differ in speed, in the precision of their state or in where it lies.</summary>
     public static readonly string[] AdamNames =
         ["adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw", "paged_adamw_8bit", "paged_adamw_32bit"];
 

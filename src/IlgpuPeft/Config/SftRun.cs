@@ -161,6 +161,7 @@ public sealed class SftRun : IDisposable
                 Epsilon = config.AdamEpsilon,
                 WeightDecay = config.WeightDecay,
                 MaxGradientNorm = config.MaxGradNorm,
+                EightBit = config.Optimizer == RunConfig.AdamW8Bit,
             },
             Seed = (ulong)config.Seed,
             OutputFolder = config.OutputDir,

@@ -122,7 +122,8 @@ public sealed class Generator(CausalLm model) : IDisposable
         model.Backend.LinearForward(last, model.Head, default, null, last, default, logits.Data, accumulate: false);
         var id = tape.Take(DType.I32, 1);
         model.Backend.Sample(logits.Data, 1, sampling, key, id, default);
-        return model.Backend.ReadInts(id)[0];
+        int token = model.Backend.ReadInts(id)[0];
+        return token >= 0 ? token : throw new ArithmeticException("Generator: a logit is NaN, or none is finite. The model diverged, or its weights are damaged.");
     }
 
     void Reserve(long tokens)

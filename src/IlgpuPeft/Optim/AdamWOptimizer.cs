@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using IlgpuPeft.Kernels;
 using IlgpuPeft.Tensors;
 
@@ -20,15 +21,23 @@ public sealed record AdamWOptions
 
     /// <summary>Gradients are scaled down to this global norm; 0 for no clipping.</summary>
     public double MaxGradientNorm { get; init; } = 1;
+
+    /// <summary>
+    /// Moments in 8 bits, as bitsandbytes' AdamW8bit has them, instead of the parameters' own precision: a quarter of the memory. Unlike there, parameters of less than 4,096 elements
+    /// are quantised too (see <see cref="Backend.AdamW8Bit"/>).
+    /// </summary>
+    public bool EightBit { get; init; }
 }
 
-/// <summary>AdamW over the flat parameters of a store, with its two moments in the parameters' own precision.</summary>
+/// <summary>AdamW over the flat parameters of a store, with its two moments in the parameters' own precision or in 8 bits.</summary>
 public sealed class AdamWOptimizer : IDisposable
 {
     readonly Backend backend;
     readonly ParameterStore store;
     readonly AdamWOptions options;
-    Slice norm;
+    readonly List<Slice> held = [];
+    readonly Slice norm, first, second;
+    readonly Moments8Bit? moments;
 
     /// <summary>Reserves the moments, zero.</summary>
     public AdamWOptimizer(Backend backend, ParameterStore store, AdamWOptions options)
@@ -36,55 +45,67 @@ public sealed class AdamWOptimizer : IDisposable
         this.backend = backend;
         this.store = store;
         this.options = options;
+        long length = store.Values.Length, blocks = Moments8Bit.Blocks(length);
         try
         {
-            FirstMoment = backend.Allocate(backend.Parameter, store.Values.Length, "optimizer");
-            SecondMoment = backend.Allocate(backend.Parameter, store.Values.Length, "optimizer");
-            norm = backend.Allocate(backend.Parameter, 1, "optimizer");
+            norm = Reserve(backend.Parameter, 1);
+            first = Reserve(options.EightBit ? DType.U8 : backend.Parameter, length);
+            second = Reserve(options.EightBit ? DType.U8 : backend.Parameter, length);
+            if (options.EightBit)
+            {
+                moments = new Moments8Bit(first, Reserve(DType.F32, blocks), second, Reserve(DType.F32, blocks), Reserve(DType.F32, Moments8Bit.MapValues.Length));
+                backend.Upload(MemoryMarshal.AsBytes(Moments8Bit.MapValues), moments.Maps);
+            }
         }
         catch
         {
             Dispose();
             throw;
         }
+
+        State = moments is null
+            ? [("first", first), ("second", second)]
+            : [("first", first), ("first_scales", moments.FirstScales), ("second", second), ("second_scales", moments.SecondScales)];
     }
 
     /// <summary>Steps taken so far.</summary>
     public int Steps { get; set; }
 
-    /// <summary>Running mean of gradients, flat like the store.</summary>
-    public Slice FirstMoment { get; private set; }
-
-    /// <summary>Running mean of squared gradients, flat like the store.</summary>
-    public Slice SecondMoment { get; private set; }
+    /// <summary>
+    /// All that a resumed run needs beside <see cref="Steps"/>, flat like the store: the running means of gradients (first) and of their squares (second), in 8 bits their codes and the
+    /// scales of their blocks.
+    /// </summary>
+    public IReadOnlyList<(string Name, Slice Values)> State { get; }
 
     /// <summary>Clips the store's gradients by their global norm, then updates its values. Nothing waits for the device.</summary>
     public void Step(double learningRate)
     {
         Steps++;
         backend.Norm(store.Gradients, norm);
-        Update(0, store.Decaying, options.WeightDecay);
-        Update(store.Decaying, store.Values.Length - store.Decaying, 0);
-
-        void Update(long start, long length, double decay)
+        var step = new AdamWStep(Steps, learningRate, options.Beta1, options.Beta2, options.Epsilon, options.WeightDecay, options.MaxGradientNorm, store.Decaying);
+        if (moments is null)
         {
-            if (length > 0)
-            {
-                var step = new AdamWStep(Steps, learningRate, options.Beta1, options.Beta2, options.Epsilon, decay, options.MaxGradientNorm);
-                backend.AdamW(store.Values.Range(start, length), store.Gradients.Range(start, length), FirstMoment.Range(start, length), SecondMoment.Range(start, length), step, norm);
-            }
+            backend.AdamW(store.Values, store.Gradients, first, second, step, norm);
+        }
+        else
+        {
+            backend.AdamW8Bit(store.Values, store.Gradients, moments, step, norm);
         }
     }
 
-    /// <summary>The global norm of the gradients that the last <see cref="Step"/> used, before clipping. Waits for the device.</summary>
-    public double GradientNorm() => backend.ReadDoubles(norm)[0];
+    /// <summary>The global norm of the gradients that the last <see cref="Step"/> used, before clipping: one element on the device.</summary>
+    public Slice GradientNorm => norm;
 
     /// <inheritdoc />
     public void Dispose()
     {
-        backend.Free(FirstMoment);
-        backend.Free(SecondMoment);
-        backend.Free(norm);
-        (FirstMoment, SecondMoment, norm) = (default, default, default);
+        held.ForEach(backend.Free);
+        held.Clear();
+    }
+
+    Slice Reserve(DType type, long length)
+    {
+        held.Add(backend.Allocate(type, length, "optimizer"));
+        return held[^1];
     }
 }

@@ -1,6 +1,5 @@
 using System.Numerics;
 using System.Numerics.Tensors;
-using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using IlgpuPeft.Kernels;
 
@@ -35,17 +34,17 @@ public static class Transfers
         return slice;
     }
 
-    /// <summary>Writes F32 values to a slice of F32 or F64.</summary>
-    /// <exception cref="ArgumentException">The slice has another length or type.</exception>
+    /// <summary>Writes F32 values to a slice of any floating type, rounding to nearest even.</summary>
+    /// <exception cref="ArgumentException">The slice has another length, or is not of a floating type.</exception>
     public static void Write(this Backend backend, ReadOnlySpan<float> values, Slice destination) => Write(backend, values, destination, PieceElements);
 
-    /// <summary>Reads a slice of F32 or F64 as F32.</summary>
+    /// <summary>Reads a slice of any floating type as F32.</summary>
     /// <exception cref="ArgumentException">The slice is of another type.</exception>
-    public static float[] ReadFloats(this Backend backend, Slice source) => Read<float, double>(backend, source, PieceElements);
+    public static float[] ReadFloats(this Backend backend, Slice source) => Read<float>(backend, source, PieceElements);
 
-    /// <summary>Reads a slice of F32 or F64 as F64.</summary>
+    /// <summary>Reads a slice of any floating type as F64.</summary>
     /// <exception cref="ArgumentException">The slice is of another type.</exception>
-    public static double[] ReadDoubles(this Backend backend, Slice source) => Read<double, float>(backend, source, PieceElements);
+    public static double[] ReadDoubles(this Backend backend, Slice source) => Read<double>(backend, source, PieceElements);
 
     /// <summary>Reads a slice of I32.</summary>
     public static int[] ReadInts(this Backend backend, Slice source)
@@ -57,48 +56,50 @@ public static class Transfers
 
     internal static void Write(Backend backend, ReadOnlySpan<float> values, Slice destination, int piece)
     {
-        if (destination.Type is not (DType.F32 or DType.F64) || destination.Length != values.Length)
+        if (!FloatCodec.IsFloat(destination.Type) || destination.Length != values.Length)
         {
-            throw new ArgumentException($"Write: the slice is {destination.Type} [{destination.Length}], expected F32 or F64 [{values.Length}].", nameof(destination));
+            throw new ArgumentException($"Write: the slice is {destination.Type} [{destination.Length}], expected a floating type and [{values.Length}].", nameof(destination));
         }
 
-        var wide = destination.Type == DType.F32 ? [] : new double[Math.Min(piece, values.Length)];
+        var encoded = destination.Type == DType.F32 ? [] : new byte[Math.Min(piece, values.Length) * destination.Type.Size()];
         foreach (var (first, count) in Pieces(values.Length, piece))
         {
             var part = values.Slice((int)first, count);
             var bytes = MemoryMarshal.AsBytes(part);
-            if (wide.Length > 0)
+            if (encoded.Length > 0)
             {
-                TensorPrimitives.ConvertTruncating(part, wide);
-                bytes = MemoryMarshal.AsBytes(wide.AsSpan(0, count));
+                FloatCodec.Encode(destination.Type, part, encoded.AsSpan(0, count * destination.Type.Size()));
+                bytes = encoded.AsSpan(0, count * destination.Type.Size());
             }
 
             backend.Upload(bytes, destination.Range(first, count));
         }
     }
 
-    internal static T[] Read<T, TOther>(Backend backend, Slice source, int piece) where T : unmanaged, INumber<T> where TOther : unmanaged, INumber<TOther>
+    internal static T[] Read<T>(Backend backend, Slice source, int piece) where T : unmanaged, INumber<T>
     {
-        if (source.Type is not (DType.F32 or DType.F64))
+        if (!FloatCodec.IsFloat(source.Type))
         {
-            throw new ArgumentException($"Read: the slice is {source.Type}, expected F32 or F64.", nameof(source));
+            throw new ArgumentException($"Read: the slice is {source.Type}, expected a floating type.", nameof(source));
         }
 
         var values = new T[source.Length];
-        var other = source.Type.Size() == Unsafe.SizeOf<T>() ? [] : new TOther[Math.Min(piece, values.Length)];
+        bool same = source.Type == (typeof(T) == typeof(float) ? DType.F32 : DType.F64);
+        var (encoded, floats) = same ? ([], []) : (new byte[Math.Min(piece, values.Length) * source.Type.Size()], new float[Math.Min(piece, values.Length)]);
         foreach (var (first, count) in Pieces(values.Length, piece))
         {
             var part = values.AsSpan((int)first, count);
             var range = source.Range(first, count);
-            if (other.Length == 0)
+            if (same)
             {
                 backend.Download(range, MemoryMarshal.AsBytes(part));
                 continue;
             }
 
-            var stored = other.AsSpan(0, count);
-            backend.Download(range, MemoryMarshal.AsBytes(stored));
-            TensorPrimitives.ConvertTruncating<TOther, T>(stored, part);
+            var bytes = encoded.AsSpan(0, count * source.Type.Size());
+            backend.Download(range, bytes);
+            FloatCodec.Decode(source.Type, bytes, floats.AsSpan(0, count));
+            TensorPrimitives.ConvertTruncating<float, T>(floats.AsSpan(0, count), part);
         }
 
         return values;

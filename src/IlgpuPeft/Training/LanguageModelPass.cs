@@ -16,13 +16,14 @@ public sealed class LanguageModelPass(CausalLm model) : IDisposable
     public long ArenaBytes => arena.Bytes;
 
     /// <summary>
-    /// One forward and backward pass of a supervised batch. Gradients of (-Σ logprob) / <paramref name="lossTokens"/> are added to the trainable parameters.
+    /// Queues one forward and backward pass of a supervised batch. Gradients of (-Σ logprob) / <paramref name="lossTokens"/> are added to the trainable parameters. Nothing waits for the
+    /// device.
     /// </summary>
     /// <param name="batch">The tokens and their targets.</param>
     /// <param name="lossTokens">Trained tokens of the whole optimizer step, over all its batches.</param>
     /// <param name="randomness">Seed, and a number that differs from batch to batch: keys dropout.</param>
-    /// <returns>-Σ logprob over the trained tokens of this batch, in nats.</returns>
-    public double Train(PackedBatch batch, long lossTokens, (ulong Seed, uint Step) randomness)
+    /// <param name="loss">One element in the parameters' type: (-Σ logprob) / lossTokens of this batch, in nats, is added to it. Or left out.</param>
+    public void Train(PackedBatch batch, long lossTokens, (ulong Seed, uint Step) randomness, Slice loss = default)
     {
         arena.Reset();
         var tape = new Tape(backend, arena) { Randomness = randomness };
@@ -32,9 +33,12 @@ public sealed class LanguageModelPass(CausalLm model) : IDisposable
         var logprobs = tape.Take(backend.Parameter, batch.Length);
         hidden.Gradient = hidden.RequiresGradient ? arena.Allocate(backend.Activation, hidden.Data.Length) : default;
         backend.TokenLogProbs(hidden.Data, model.Head, tape.Upload(batch.Targets), 1, logprobs, default, coefficients, hidden.Gradient, model.HeadGradient);
-        double loss = -Sum(logprobs);
+        if (!loss.IsEmpty)
+        {
+            backend.Sum(logprobs, -1.0 / lossTokens, loss, accumulate: true);
+        }
+
         tape.Backward();
-        return loss;
     }
 
     /// <summary>The log-probability of each target [N], 0 where there is none. No gradients.</summary>
@@ -86,6 +90,4 @@ public sealed class LanguageModelPass(CausalLm model) : IDisposable
 
         return model.Forward(tape, TokenBatch.Whole(tape, batch.InputIds, lengths));
     }
-
-    double Sum(Slice logprobs) => backend.ReadDoubles(logprobs).Sum();
 }

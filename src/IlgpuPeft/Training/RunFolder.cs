@@ -54,7 +54,8 @@ public sealed class RunFolder(string path, int keep = 0)
         try
         {
             weights.Save(partial);
-            SafetensorsWriter.Write(Path.Combine(partial, MomentsName), [Moment("first", optimizer.FirstMoment), Moment("second", optimizer.SecondMoment)]);
+            SafetensorsWriter.Write(Path.Combine(partial, MomentsName),
+                [.. optimizer.State.Select(part => TensorSource.OfDevice(backend, new TensorInfo(part.Name, part.Values.Type, part.Values.Length), part.Values))]);
             state.Save(partial);
             Discard(folder);
             Directory.Move(partial, folder);
@@ -72,8 +73,6 @@ public sealed class RunFolder(string path, int keep = 0)
             Discard(old);
             Remove(old + Discarded);
         }
-
-        TensorSource Moment(string name, Slice values) => TensorSource.OfDevice(backend, new TensorInfo(name, values.Type, values.Length), values);
     }
 
     /// <summary>Reads a checkpoint into weights and optimizer, bit for bit.</summary>
@@ -87,8 +86,11 @@ public sealed class RunFolder(string path, int keep = 0)
     {
         var state = LoadState(folder, fingerprint);
         using var moments = Safetensors.Open(Path.Combine(folder, MomentsName));
-        Restore("first", optimizer.FirstMoment);
-        Restore("second", optimizer.SecondMoment);
+        foreach (var (name, values) in optimizer.State)
+        {
+            Restore(name, values);
+        }
+
         weights.Restore(folder);
         optimizer.Steps = state.Step;
         return state;

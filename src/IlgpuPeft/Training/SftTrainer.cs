@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Globalization;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Data;
+using IlgpuPeft.Kernels;
 using IlgpuPeft.Models;
 using IlgpuPeft.Optim;
 using IlgpuPeft.Tensors;
@@ -33,6 +34,8 @@ public sealed class SftTrainer : IDisposable
     readonly DataOrder order;
     readonly AdamWOptimizer optimizer;
     readonly LanguageModelPass pass;
+    readonly Slice loss; // of the step that is queued, one element
+    bool disposed;
     readonly RunFolder? folder;
 
     /// <summary>Prepares a run; nothing is trained or written yet.</summary>
@@ -66,6 +69,7 @@ public sealed class SftTrainer : IDisposable
         order = new DataOrder(items.Length, options.Seed, options.Shuffle);
         optimizer = new AdamWOptimizer(model.Backend, weights.Parameters, options.Optimizer);
         pass = new LanguageModelPass(model);
+        loss = model.Backend.Allocate(model.Backend.Parameter, 1, "optimizer");
         folder = options.OutputFolder is { } path ? new RunFolder(path, options.KeepCheckpoints) : null;
         TotalSteps = options.TotalSteps(items.Length);
     }
@@ -77,7 +81,7 @@ public sealed class SftTrainer : IDisposable
     public int ItemsPerEpoch => items.Length;
 
     /// <summary>Trains to the end. A run that is cancelled finishes its step, writes a checkpoint if it has an output folder, and throws.</summary>
-    /// <param name="progress">Hears of every step, in order, on the training thread.</param>
+    /// <param name="progress">Hears of every step, in order, on the training thread; on a GPU of each while the next one runs.</param>
     /// <param name="resumeFrom">A <c>checkpoint-N</c> folder to continue from, bit for bit; null starts anew.</param>
     /// <param name="cancel">Stops the run after the current step.</param>
     /// <exception cref="OperationCanceledException">The run was cancelled; after the first step there is a checkpoint.</exception>
@@ -91,6 +95,11 @@ public sealed class SftTrainer : IDisposable
     {
         pass.Dispose();
         optimizer.Dispose();
+        if (!disposed)
+        {
+            model.Backend.Free(loss);
+            disposed = true;
+        }
     }
 
     SftResult Run(IProgress<StepMetrics>? progress, string? resumeFrom, CancellationToken cancel)
@@ -107,30 +116,35 @@ public sealed class SftTrainer : IDisposable
         var schedule = options.ToSchedule(TotalSteps);
         double? initial = done == 0 ? EvaluationLoss(cancel) : null, latest = initial;
         StepMetrics? last = null;
+        PendingStep? pending = null;
+        long mark = Stopwatch.GetTimestamp();
         int alarms = 0;
         while (done < TotalSteps)
         {
-            (last, position) = Step(done, position, schedule);
+            var queued = Queue(done, position, schedule);
+            Report(pending, null); // the device has the next step to work on while its numbers are read
+            (pending, position) = (queued.Step, queued.Next);
             done++;
-            bool finished = done == TotalSteps;
-            if (finished || (options.EvaluateEvery > 0 && done % options.EvaluateEvery == 0))
+            bool finished = done == TotalSteps, evaluates = finished || (options.EvaluateEvery > 0 && done % options.EvaluateEvery == 0);
+            bool saves = options.SaveEvery > 0 && (finished || done % options.SaveEvery == 0);
+            latest = evaluates ? EvaluationLoss(CancellationToken.None) : latest;
+            if (evaluates || saves || done == 1 || pending.HasArrived)
             {
-                latest = EvaluationLoss(CancellationToken.None);
-                last = last with { EvaluationLoss = latest };
+                Report(pending, evaluates ? latest : null);
+                pending = null;
             }
 
-            folder?.Append(last);
-            progress?.Report(last);
-            alarms = options.LossWatchdogThreshold > 0 && last.Loss > options.LossWatchdogThreshold ? alarms + 1 : 0;
             bool cancelled = !finished && cancel.IsCancellationRequested; // read once: what is decided here is also what is saved
-            if (cancelled || (options.SaveEvery > 0 && (finished || done % options.SaveEvery == 0)))
+            if (cancelled || saves)
             {
+                Report(pending, null);
+                pending = null;
                 folder?.SaveCheckpoint(new ResumeState { Step = done, Epoch = position.Epoch, Index = position.Index, Fingerprint = Fingerprint() }, weights, optimizer, model.Backend);
             }
 
             if (alarms >= options.LossWatchdogPatience && alarms > 0)
             {
-                throw new InvalidOperationException($"SftTrainer: the loss was above {options.LossWatchdogThreshold} for {alarms} steps in a row, {last.Loss:0.###} at step {done}. Lower learning_rate, or check the data.");
+                throw new InvalidOperationException($"SftTrainer: the loss was above {options.LossWatchdogThreshold} for {alarms} steps in a row, {last!.Loss:0.###} at step {last.Step}. Lower learning_rate, or check the data.");
             }
 
             if (cancelled)
@@ -145,26 +159,31 @@ public sealed class SftTrainer : IDisposable
         }
 
         return new SftResult(done, last, initial, latest ?? EvaluationLoss(CancellationToken.None));
+
+        void Report(PendingStep? step, double? evaluation)
+        {
+            if (step is not null)
+            {
+                last = step.Finish(Stopwatch.GetElapsedTime(mark).TotalSeconds) with { EvaluationLoss = evaluation };
+                mark = Stopwatch.GetTimestamp();
+                folder?.Append(last);
+                progress?.Report(last);
+                alarms = options.LossWatchdogThreshold > 0 && last.Loss > options.LossWatchdogThreshold ? alarms + 1 : 0;
+            }
+        }
     }
 
-    (StepMetrics Metrics, DataPosition Next) Step(int done, DataPosition position, Schedule schedule)
+    (PendingStep Step, DataPosition Next) Queue(int done, DataPosition position, Schedule schedule)
     {
-        long started = Stopwatch.GetTimestamp();
         var (taken, next) = order.Take(position, options.MicroBatchSize * options.GradientAccumulation);
         List<PackedBatch> batches = [.. taken.Chunk(options.MicroBatchSize).Select(rows => PackedBatch.From([.. rows.SelectMany(item => items[item]).Select(i => train[i])]))];
         long trained = batches.Sum(batch => (long)batch.TrainedTokens);
 
         weights.Parameters.ZeroGradients();
-        double loss = 0;
+        model.Backend.Fill(loss, 0);
         for (int i = 0; i < batches.Count; i++)
         {
-            loss += pass.Train(batches[i], trained, (options.Seed, (uint)(done * options.GradientAccumulation + i)));
-        }
-
-        loss /= trained;
-        if (!double.IsFinite(loss))
-        {
-            throw new InvalidOperationException($"SftTrainer: the loss of step {done + 1} is {loss}. The weights of the step before are kept in the last checkpoint. Lower learning_rate, or look for damaged weights.");
+            pass.Train(batches[i], trained, (options.Seed, (uint)(done * options.GradientAccumulation + i)), loss);
         }
 
         if (done == 0)
@@ -172,22 +191,28 @@ public sealed class SftTrainer : IDisposable
             RequireGradients();
         }
 
+        var backend = model.Backend;
+        var lossRead = backend.ReadLater(loss);
+        if (lossRead.HasArrived)
+        {
+            PendingStep.FiniteLoss(lossRead, backend.Parameter, done + 1); // before the weights change, where that costs no wait
+        }
+
         double rate = schedule.At(done);
         optimizer.Step(rate);
-        double norm = optimizer.GradientNorm();
-        long tokens = batches.Sum(batch => (long)batch.Length);
-        return (new StepMetrics
+        var planned = new StepMetrics
         {
             Step = done + 1,
             TotalSteps = TotalSteps,
             Epoch = Math.Round(next.Epoch + (double)next.Index / items.Length, 4),
-            Loss = loss,
-            GradientNorm = norm,
+            Loss = double.NaN, // until it is read
+            GradientNorm = double.NaN,
             LearningRate = rate,
-            Tokens = tokens,
+            Tokens = batches.Sum(batch => (long)batch.Length),
             TrainedTokens = trained,
-            TokensPerSecond = Math.Round(tokens / Stopwatch.GetElapsedTime(started).TotalSeconds, 1),
-        }, next);
+            TokensPerSecond = double.NaN,
+        };
+        return (new PendingStep(planned, lossRead, backend.ReadLater(optimizer.GradientNorm), backend.Parameter), next);
     }
 
     // A layer that is wired up wrongly trains in silence for hours; its gradient shows it at once.

@@ -3,7 +3,7 @@ using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
 using IlgpuPeft.Kernels;
 
-namespace IlgpuPeft.Checkpoints;
+namespace IlgpuPeft.Tensors;
 
 /// <summary>Converts between 32-bit floats and the floating types of files, in the files' little-endian byte order.</summary>
 static class FloatCodec

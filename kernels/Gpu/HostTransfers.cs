@@ -1,0 +1,116 @@
+using ILGPU.Runtime;
+using ILGPU.Runtime.Cuda;
+
+namespace IlgpuPeft.Kernels;
+
+/// <summary>
+/// Copies between host and device through page-locked memory, which a GPU reads and writes while the host goes on. An upload returns as soon as its bytes are staged; a download waits.
+/// </summary>
+sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, DeviceBuffers buffers) : IDisposable
+{
+    /// <summary>Enough that a model loads at the bus's speed; the small uploads of a step fill a part of it.</summary>
+    const int StagingBytes = 4 << 20;
+
+    const int Alignment = 16;
+
+    readonly PageLockedArray1D<byte> staging = accelerator.AllocatePageLocked1D<byte>(StagingBytes);
+    readonly bool isHost = accelerator is not CudaAccelerator;
+    readonly Stack<PageLockedArray1D<byte>> landings = []; // where late reads arrive, not in use now
+    int used;
+
+    /// <summary>Queues a copy to the device. The bytes are the caller's again when it returns.</summary>
+    public void Upload(ReadOnlySpan<byte> source, Slice destination)
+    {
+        if (source.IsEmpty)
+        {
+            return;
+        }
+
+        var (buffer, offset) = buffers.Locate(destination);
+        while (!source.IsEmpty)
+        {
+            int count = Math.Min(source.Length, StagingBytes), place = Reserve(count);
+            source[..count].CopyTo(staging.Span[place..]);
+            buffer.CopyFrom(stream, staging.ArrayView.SubView(place, count), offset);
+            source = source[count..];
+            offset += count;
+        }
+    }
+
+    /// <summary>Waits for all that is queued, then copies to the host.</summary>
+    public void Download(Slice source, Span<byte> destination)
+    {
+        if (destination.IsEmpty)
+        {
+            return;
+        }
+
+        var (buffer, offset) = buffers.Locate(source);
+        while (!destination.IsEmpty)
+        {
+            int count = Math.Min(destination.Length, StagingBytes), place = Reserve(count);
+            buffer.CopyTo(stream, offset, staging.ArrayView.SubView(place, count));
+            stream.Synchronize();
+            staging.Span.Slice(place, count).CopyTo(destination);
+            destination = destination[count..];
+            offset += count;
+        }
+    }
+
+    /// <summary>Queues a copy of a few bytes to the host, which arrive while other work goes on.</summary>
+    public PendingRead ReadLater(Slice source)
+    {
+        Expect.That(source.Bytes <= LateRead.MaxBytes, nameof(ReadLater), $"source has {source.Bytes} bytes, expected at most {LateRead.MaxBytes}.");
+        var landing = landings.TryPop(out var free) ? free : accelerator.AllocatePageLocked1D<byte>(LateRead.MaxBytes);
+        var (buffer, offset) = buffers.Locate(source);
+        buffer.CopyTo(stream, offset, landing.ArrayView.SubView(0, source.Bytes));
+        return new LateRead(this, landing, (int)source.Bytes, stream.AddProfilingMarker());
+    }
+
+    /// <inheritdoc />
+    public void Dispose()
+    {
+        staging.Dispose();
+        foreach (var landing in landings)
+        {
+            landing.Dispose();
+        }
+    }
+
+    /// <summary>A place in the staging memory that no copy under way uses: once round, all of them must have ended.</summary>
+    int Reserve(int count)
+    {
+        if (used + count > StagingBytes)
+        {
+            stream.Synchronize();
+            used = 0;
+        }
+
+        int place = used;
+        used += (count + Alignment - 1) / Alignment * Alignment;
+        return place;
+    }
+
+    sealed class LateRead(HostTransfers owner, PageLockedArray1D<byte> landing, int bytes, ProfilingMarker arrived) : PendingRead
+    {
+        public const int MaxBytes = 256;
+
+        byte[]? result;
+
+        // ILGPU does not tell whether a marker was passed; only a GPU works while the host goes on.
+        public override bool HasArrived => owner.isHost;
+
+        public override byte[] Wait()
+        {
+            if (result is null)
+            {
+                arrived.Synchronize();
+                arrived.Dispose();
+                result = landing.Span[..bytes].ToArray();
+                owner.landings.Push(landing);
+            }
+
+            return result;
+        }
+    }
+}

@@ -1,0 +1,61 @@
+using System.Globalization;
+using ILGPU;
+using ILGPU.Runtime.CPU;
+using ILGPU.Runtime.Cuda;
+using IlgpuPeft.PtxEmulator;
+
+namespace IlgpuPeft.Kernels;
+
+/// <summary>Opens the accelerators that run kernels, all with the same compiler pipeline and the same intrinsics.</summary>
+static class KernelDevices
+{
+    /// <summary>A new device.</summary>
+    /// <param name="name"><c>emulator</c>, <c>simulator</c> or <c>cuda:N</c>.</param>
+    /// <exception cref="ArgumentException">The name is unknown, or there is no such device here; the message says what was looked for.</exception>
+    public static KernelDevice Open(string name) => name switch
+    {
+        "emulator" => OpenEmulator(),
+        "simulator" => OpenSimulator(),
+        _ when CudaIndex(name) is { } index => OpenCuda(name, index),
+        _ => throw new ArgumentException($"device '{name}': expected auto, cpu, cuda:N, emulator or simulator. Run `ilgpu-peft devices` for the list.", nameof(name)),
+    };
+
+    /// <summary>The number behind <c>cuda:</c>; 0 for <c>cuda</c> alone, null for other names.</summary>
+    public static int? CudaIndex(string name) =>
+        name == "cuda" ? 0 : name.StartsWith("cuda:", StringComparison.Ordinal) && int.TryParse(name.AsSpan(5), NumberStyles.None, CultureInfo.InvariantCulture, out int index) ? index : null;
+
+    static KernelDevice OpenCuda(string name, int index)
+    {
+        if (CudaDriver.WhyNot(index) is { } reason)
+        {
+            throw new ArgumentException($"device '{name}': {reason} Or use cpu, which runs every command, or emulator, which runs the CUDA kernels slowly.", nameof(name));
+        }
+
+        var accelerator = NewContext(builder => builder.Cuda()).CreateCudaAccelerator(index);
+        IlgpuInternals.UseSafePipeline(accelerator.Backend);
+        return new KernelDevice(name, accelerator, CudaDriver.MaxSharedBytes(accelerator));
+    }
+
+    static KernelDevice OpenEmulator()
+    {
+        PtxEmulatorOptions options = new();
+        return new KernelDevice("emulator", NewContext(_ => { }).CreatePtxEmulator(options), options.MaxSharedBytes);
+    }
+
+    // The largest groups of the portable kernels, and one group at a time: a barrier of more threads costs milliseconds there.
+    static KernelDevice OpenSimulator()
+    {
+        var device = new CPUDevice(numThreadsPerWarp: 32, numWarpsPerMultiprocessor: LaunchShape.Threads / 32, numMultiprocessors: 1);
+        return new KernelDevice("simulator", NewContext(builder => builder.CPU(device)).CreateCPUAccelerator(0), maxSharedBytes: 48 << 10);
+    }
+
+    // Never O2: in ILGPU 1.5.3 it moves loads across stores and barriers.
+    static Context NewContext(Action<Context.Builder> configure) => Context.Create(builder =>
+    {
+        builder.Optimize(OptimizationLevel.O1).EnableAlgorithms().Profiling();
+        configure(builder);
+        PtxIntrinsics.Register(builder, typeof(Intrinsics), typeof(PtxIntrinsics));
+        PtxIntrinsics.Register(builder, typeof(WarpTileIntrinsics), typeof(PtxWarpTile));
+        PtxIntrinsics.Register(builder, typeof(AttentionTile), typeof(PtxAttentionTile));
+    });
+}

@@ -1,0 +1,350 @@
+// Sampler on devices: draws the next token of every row of logits without sorting it. The maths is in Sampler.cs.
+//
+// Maths      as Sampler.cs. The logit at which a running sum of weights, or of tokens, from the largest logit down reaches a target is found 4 bits at a time: its bits, made to
+//            ascend with the logit, are the path through 16-way histograms. Equal logits stand in order of id
+// Shapes     logits [B, V] T · ids [B] i32 · logprobs [B] f32
+// Layout     row-major; four logits an access where rows start at multiples of them, else one by one
+// Launch     a group of 512 a row, or of as many as the device has room for; every thread adds to a histogram column of its own, so that there are no atomics and no bank conflicts, in 32 KB of shared memory; then a warp adds up
+//            a bin
+// Floor      bytes of the logits; they are read 3 times without filters, and once per 4 bits of a stored logit for top-k, for top-p and for the draw among what they keep
+// Numerics   sums in f32 in a fixed order: runs repeat bit for bit. The token is the host's unless the draw falls within rounding of the border between two
+// Source     radix selection: Alabi et al. 2012, "Fast k-selection algorithms for graphics processing units"; top-k, top-p: see Sampler.cs
+
+using ILGPU;
+using ILGPU.Algorithms;
+
+namespace IlgpuPeft.Kernels;
+
+static class SamplerKernels
+{
+    const int MostThreads = 512, Bins = 16, Bits = 4; // as many bins as warps at most
+    const int Tile = 128; // logits that a warp reads at once
+    const uint Sign = 0x8000_0000;
+    const float Log2E = 1.44269504f;
+
+    /// <inheritdoc cref="Backend.Sample" />
+    public static void Draw<T>(KernelDevice device, Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) where T : unmanaged, IElement<T>
+    {
+        Sampler.Check(logits, rows, sampling, ids, logprobs, T.Type, DType.F32);
+        if (rows == 0)
+        {
+            return;
+        }
+
+        int vocabulary = checked((int)(logits.Length / rows));
+        bool filters = sampling.Temperature > 0 && ((sampling.TopK > 0 && sampling.TopK < vocabulary) || sampling.TopP < 1);
+        device.Launch(Kernel, LaunchShape.Groups(rows, Math.Min(MostThreads, device.Accelerator.MaxNumThreadsPerGroup)), device.Buffers.View<T>(logits), device.Buffers.View<int>(ids), device.Buffers.View<float>(logprobs), vocabulary,
+            Quads.Fit(logits, vocabulary) ? 1 : 0, (float)sampling.Temperature, filters ? 1 : 0, Math.Min(sampling.TopK, vocabulary), (float)sampling.TopP, key);
+    }
+
+    static void Kernel<T>(ArrayView<T> logits, ArrayView<int> ids, ArrayView<float> logprobs, int vocabulary, int quads, float temperature, int filters, int topK, float topP, RandomKey key)
+        where T : unmanaged, IElement<T>
+    {
+        var histogram = SharedMemory.Allocate<float>(Bins * MostThreads);
+        var sums = SharedMemory.Allocate<float>(Bins);
+        var places = SharedMemory.Allocate<int>(Bins);
+        var row = new Row<T> { Logits = logits, Start = Grid.IdxX * (long)vocabulary, Vocabulary = vocabulary, Quads = quads };
+        int best = Largest(row, sums, places);
+        float inverse = temperature > 0 ? 1 / temperature : 1;
+        row.Maximum = row.At(best);
+        row.Scale = inverse * Log2E;
+        float total = Sum(row, 0, sums), u = key.Uniform((ulong)Grid.IdxX);
+        int token = best;
+        if (temperature > 0)
+        {
+            token = filters != 0 ? Filtered(row, total, u, topK, topP, histogram, sums) : Find(row, 0, Above(u * total), sums);
+        }
+
+        if (Group.IdxX == 0)
+        {
+            bool valid = total >= 1; // the largest logit alone weighs 1, unless it is infinite; a NaN spreads
+            ids[Grid.IdxX] = valid ? token : -1;
+            if (logprobs.Length > 0)
+            {
+                logprobs[Grid.IdxX] = valid ? (row.At(token) - row.Maximum) * inverse - XMath.Log(total) : float.NaN;
+            }
+        }
+    }
+
+    /// <summary>Where the filters cut, then a draw among what is above: of tokens with the cutting logit, the first <c>ties</c> are kept.</summary>
+    static int Filtered<T>(Row<T> row, float total, float u, int topK, float topP, ArrayView<float> histogram, ArrayView<float> sums) where T : unmanaged, IElement<T>
+    {
+        uint cut = 0;
+        int ties = row.Vocabulary;
+        float kept = total;
+        if (topK > 0 && topK < row.Vocabulary)
+        {
+            var place = Select(row, true, topK, histogram, sums);
+            cut = place.Key;
+            ties = topK - (int)place.Before;
+            kept = Sum(row, cut, sums) + ties * row.WeightOf(cut);
+        }
+
+        if (topP < 1)
+        {
+            float enough = topP * kept;
+            var place = Select(row, false, enough, histogram, sums);
+            float weight = row.WeightOf(place.Key), share = (enough - place.Before) / weight;
+            int needed = (int)share < share ? (int)share + 1 : IntrinsicMath.Max((int)share, 1);
+            ties = place.Key > cut ? needed : IntrinsicMath.Min(needed, ties);
+            cut = IntrinsicMath.Max(cut, place.Key);
+            kept = place.Before + ties * weight;
+        }
+
+        float at = u * kept;
+        var drawn = Select(row, false, Above(at), histogram, sums);
+        int rank = drawn.Key < cut ? ties - 1 : (int)((at - drawn.Before) / row.WeightOf(drawn.Key)); // below the cut only by rounding
+        rank = drawn.Key > cut ? rank : IntrinsicMath.Min(rank, ties - 1);
+        return Find(row, IntrinsicMath.Max(cut, drawn.Key), IntrinsicMath.Max(rank, 0) + 1, sums);
+    }
+
+    /// <summary>The first of the largest.</summary>
+    static int Largest<T>(Row<T> row, ArrayView<float> sums, ArrayView<int> places) where T : unmanaged, IElement<T>
+    {
+        var best = new Best { Value = float.NegativeInfinity };
+        for (int i = 4 * Group.IdxX; i < row.Vocabulary; i += 4 * Group.DimX)
+        {
+            var x = row.Load(i);
+            best = best.Or(x.X, i).Or(x.Y, i + 1).Or(x.Z, i + 2).Or(x.W, i + 3);
+        }
+
+        for (int distance = 16; distance > 0; distance /= 2)
+        {
+            best = best.Or(Warp.ShuffleXor(best.Value, distance), Warp.ShuffleXor(best.Place, distance));
+        }
+
+        if (Warp.LaneIdx == 0)
+        {
+            sums[Group.IdxX / 32] = best.Value;
+            places[Group.IdxX / 32] = best.Place;
+        }
+
+        Group.Barrier(); // the best of all warps are there
+        for (int i = 0; i < Group.DimX / 32; i++)
+        {
+            best = best.Or(sums[i], places[i]);
+        }
+
+        Group.Barrier(); // sums is free again
+        return best.Place;
+    }
+
+    /// <summary>The weights of all tokens whose key is above <paramref name="cut"/>; 0 is below all keys.</summary>
+    static float Sum<T>(Row<T> row, uint cut, ArrayView<float> sums) where T : unmanaged, IElement<T>
+    {
+        float sum = 0;
+        for (int i = 4 * Group.IdxX; i < row.Vocabulary; i += 4 * Group.DimX)
+        {
+            var x = row.Load(i);
+            sum += (row.WeightAbove(x.X, cut) + row.WeightAbove(x.Y, cut)) + (row.WeightAbove(x.Z, cut) + row.WeightAbove(x.W, cut));
+        }
+
+        Collect(sum, sums, Group.IdxX / 32);
+        Group.Barrier(); // the sums of all warps are there
+        float total = 0;
+        for (int i = 0; i < Group.DimX / 32; i++)
+        {
+            total += sums[i];
+        }
+
+        Group.Barrier(); // sums is free again
+        return total;
+    }
+
+    /// <summary>
+    /// The key at which the running sum from the largest logit down reaches <paramref name="target"/> (the last with a weight if none does), and the sum before it: of tokens, or of their
+    /// weights.
+    /// </summary>
+    static Place Select<T>(Row<T> row, bool tokens, float target, ArrayView<float> histogram, ArrayView<float> sums) where T : unmanaged, IElement<T>
+    {
+        var place = default(Place);
+        int lowest = T.Type == DType.BF16 ? 16 : 0;
+        for (int shift = 32 - Bits; shift >= lowest; shift -= Bits)
+        {
+            for (int bin = 0; bin < Bins; bin++)
+            {
+                histogram[bin * Group.DimX + Group.IdxX] = 0;
+            }
+
+            for (int i = 4 * Group.IdxX; i < row.Vocabulary; i += 4 * Group.DimX)
+            {
+                var x = row.Load(i);
+                Count(row, x.X, tokens, place.Key, shift, histogram);
+                Count(row, x.Y, tokens, place.Key, shift, histogram);
+                Count(row, x.Z, tokens, place.Key, shift, histogram);
+                Count(row, x.W, tokens, place.Key, shift, histogram);
+            }
+
+            Group.Barrier(); // all columns are complete
+            for (int bin = Group.IdxX / 32; bin < Bins; bin += Group.DimX / 32)
+            {
+                float sum = 0;
+                for (int i = Warp.LaneIdx; i < Group.DimX; i += 32)
+                {
+                    sum += histogram[bin * Group.DimX + i];
+                }
+
+                Collect(sum, sums, bin);
+            }
+
+            Group.Barrier(); // the sums of all bins are there
+            int chosen = 0;
+            float running = place.Before;
+            for (int bin = Bins - 1; bin >= 0; bin--)
+            {
+                float weight = sums[bin];
+                if (weight > 0 && running < target)
+                {
+                    chosen = bin;
+                    place.Before = running;
+                    running += weight;
+                }
+            }
+
+            place.Key |= (uint)chosen << shift;
+            Group.Barrier(); // sums is free again
+        }
+
+        return place;
+    }
+
+    /// <summary>Adds a token to the thread's column if the bits above <paramref name="shift"/> + 4 of its key are those found so far.</summary>
+    static void Count<T>(Row<T> row, float x, bool tokens, uint found, int shift, ArrayView<float> histogram) where T : unmanaged, IElement<T>
+    {
+        uint key = Row<T>.Key(x);
+        if (((key ^ found) >> shift) < Bins)
+        {
+            histogram[(int)((key >> shift) & (Bins - 1)) * Group.DimX + Group.IdxX] += tokens ? 1 : row.Weight(x);
+        }
+    }
+
+    /// <summary>
+    /// The token at which the running sum in order of id reaches <paramref name="target"/> (the last with a weight if none does): of weights, or with a <paramref name="key"/> of tokens
+    /// that have it. Every warp adds up a part of the range; the part that holds the token is the next range.
+    /// </summary>
+    static int Find<T>(Row<T> row, uint key, float target, ArrayView<float> sums) where T : unmanaged, IElement<T>
+    {
+        int low = 0, high = row.Vocabulary;
+        while (high - low > Tile)
+        {
+            int tiles = Group.DimX / 32 * Tile, part = (high - low + tiles - 1) / tiles * Tile, from = low + Group.IdxX / 32 * part, end = IntrinsicMath.Min(high, from + part);
+            float sum = 0;
+            for (int i = from + 4 * Warp.LaneIdx; i < end; i += Tile)
+            {
+                var x = row.Load(i);
+                sum += (row.WeightAt(x.X, key) + row.WeightAt(x.Y, key)) + (row.WeightAt(x.Z, key) + row.WeightAt(x.W, key));
+            }
+
+            Collect(sum, sums, Group.IdxX / 32);
+            Group.Barrier(); // the sums of all parts are there
+            int chosen = 0;
+            float running = 0, before = 0;
+            for (int i = 0; i < Group.DimX / 32; i++)
+            {
+                float weight = sums[i];
+                if (weight > 0 && running < target)
+                {
+                    chosen = i;
+                    before = running;
+                    running += weight;
+                }
+            }
+
+            low += chosen * part;
+            high = IntrinsicMath.Min(high, low + part);
+            target -= before;
+            Group.Barrier(); // sums is free again
+        }
+
+        int at = low + 4 * Warp.LaneIdx;
+        var last = row.Load(at);
+        float first = row.WeightAt(last.X, key), second = row.WeightAt(last.Y, key), third = row.WeightAt(last.Z, key), fourth = row.WeightAt(last.W, key);
+        float lane = first + second + (third + fourth), sumBefore = 0, rest = lane;
+        for (int distance = 1; distance < 32; distance *= 2)
+        {
+            float other = Warp.ShuffleUp(rest, distance);
+            if (Warp.LaneIdx >= distance)
+            {
+                sumBefore += other;
+                rest += other;
+            }
+        }
+
+        int token = -1;
+        token = first > 0 && sumBefore < target ? at : token;
+        token = second > 0 && sumBefore + first < target ? at + 1 : token;
+        token = third > 0 && sumBefore + (first + second) < target ? at + 2 : token;
+        token = fourth > 0 && sumBefore + (first + second + third) < target ? at + 3 : token;
+        for (int distance = 16; distance > 0; distance /= 2)
+        {
+            token = XMath.Max(token, Warp.ShuffleXor(token, distance));
+        }
+
+        return token;
+    }
+
+    /// <summary>Writes the sum of a warp's <paramref name="x"/>.</summary>
+    static void Collect(float x, ArrayView<float> sums, int place)
+    {
+        x = Reductions.Sum(x, 32, sums, 0);
+        if (Warp.LaneIdx == 0)
+        {
+            sums[place] = x;
+        }
+    }
+
+    /// <summary>The next float above one that is not negative: a sum exceeds <paramref name="x"/> where it reaches this.</summary>
+    static float Above(float x) => Interop.IntAsFloat(Interop.FloatAsInt(x) + 1);
+
+    /// <summary>A key, and the sum over all above it.</summary>
+    struct Place
+    {
+        public uint Key;
+        public float Before;
+    }
+
+    /// <summary>The larger of two logits, of equals the first.</summary>
+    struct Best
+    {
+        public float Value;
+        public int Place;
+
+        public readonly Best Or(float value, int place) => value > Value || (value == Value && place < Place) ? new Best { Value = value, Place = place } : this;
+    }
+
+    /// <summary>One row, and how its logits become weights: 2^((logit − Maximum)·Scale).</summary>
+    struct Row<T> where T : unmanaged, IElement<T>
+    {
+        public ArrayView<T> Logits;
+        public long Start;
+        public int Vocabulary, Quads;
+        public float Maximum, Scale;
+
+        static uint Stored => T.Type == DType.BF16 ? 0xFFFF_0000 : 0xFFFF_FFFF;
+
+        /// <summary>The bits of a logit, changed so that they ascend with it; both zeros are one.</summary>
+        public static uint Key(float x)
+        {
+            uint bits = Interop.FloatAsInt(x == 0 ? 0 : x);
+            return bits ^ ((bits & Sign) != 0 ? Stored : Sign);
+        }
+
+        public readonly float At(int token) => T.Widen(Logits[Start + token]);
+
+        /// <summary>Four logits; −∞ beyond the end.</summary>
+        public readonly Float4 Load(int token) => Quads != 0 && token < Vocabulary
+            ? Kernels.Quads.Load(Logits, (Start + token) / 4)
+            : new Float4 { X = Guarded(token), Y = Guarded(token + 1), Z = Guarded(token + 2), W = Guarded(token + 3) };
+
+        public readonly float Weight(float x) => Intrinsics.Exp2((x - Maximum) * Scale);
+
+        public readonly float WeightOf(uint key) => Weight(Interop.IntAsFloat(key ^ ((key & Sign) != 0 ? Sign : Stored)));
+
+        public readonly float WeightAbove(float x, uint cut) => Key(x) > cut ? Weight(x) : 0;
+
+        /// <summary>The weight of a token; with a key, 1 for those that have it.</summary>
+        public readonly float WeightAt(float x, uint key) => key == 0 ? Weight(x) : Key(x) == key ? 1f : 0f; // of ints, ILGPU would convert the comparison itself, wrongly
+
+        readonly float Guarded(int token) => token < Vocabulary ? At(token) : float.NegativeInfinity;
+    }
+}

@@ -1,0 +1,61 @@
+using IlgpuPeft.BuiltIn;
+using IlgpuPeft.Config;
+using IlgpuPeft.Kernels;
+using Xunit;
+
+namespace IlgpuPeft.Tests;
+
+/// <summary>Supervised fine-tuning of the built-in model in kernels: the CPU's loss curve, and what a step asks of the device.</summary>
+public sealed class DeviceTrainingTests(ITestOutputHelper output) : IDisposable
+{
+    const int Steps = 6;
+
+    readonly TempFolder temp = new();
+
+    public static TheoryData<string> Devices => TestDevices.WithKernels.Rows();
+
+    public void Dispose() => temp.Dispose();
+
+    [Theory, MemberData(nameof(Devices))]
+    public async Task BuiltInModel_inKernels_followsTheCpuCurveWithTheSameLaunchesEachStep(string device)
+    {
+        double[] expected = await Losses("cpu", "auto", null);
+        List<long> launches = [], allocations = [];
+
+        string[] parts = device.Split('-');
+        double[] losses = await Losses(parts[0], parts[1], kernels =>
+        {
+            launches.Add(kernels.Launches);
+            allocations.Add(kernels.Buffers.Allocations);
+        });
+
+        Compare.Close(expected, losses, TestDevices.Tolerance(device), "loss curve");
+        Assert.True(expected[^1] < expected[0], "the curve does not fall, so following it shows nothing");
+        long[] perStep = [.. launches.Zip(launches.Skip(1), (before, after) => after - before)];
+        output.WriteLine($"{device}: {perStep[^1]} kernels a step, {allocations[^1]} allocations in all");
+        Assert.Single(perStep[1..].Distinct());
+        Assert.Equal(allocations[1], allocations[^1]);
+    }
+
+    async Task<double[]> Losses(string device, string dtype, Action<KernelDevice>? afterStep)
+    {
+        var config = Demonstration.Prepare(temp.File(device + dtype), device) with
+        {
+            Dtype = dtype,
+            MaxSteps = Steps,
+            MicroBatchSize = 4,
+            WarmupSteps = 0,
+            TestDatasets = [],
+        };
+        using var run = SftRun.Open(config);
+        var steps = new Steps(_ =>
+        {
+            if (TestDevices.DeviceOf(run.Model.Backend) is { } kernels)
+            {
+                afterStep?.Invoke(kernels);
+            }
+        });
+        await run.RunAsync(steps, cancel: TestContext.Current.CancellationToken);
+        return steps.Losses;
+    }
+}

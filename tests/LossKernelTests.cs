@@ -1,0 +1,133 @@
+using System.Text.RegularExpressions;
+using IlgpuPeft.Kernels;
+using IlgpuPeft.PtxEmulator;
+using Xunit;
+
+namespace IlgpuPeft.Tests;
+
+/// <summary>
+/// Of the kernels of cross-entropy, AdamW and sampling: how much they move, what ILGPU makes of them, that gradients are those of the device's own forward pass, and that they also run
+/// without PTX.
+/// </summary>
+public partial class LossKernelTests
+{
+    public static TheoryData<string> Devices => ["emulator-f32", "emulator-bf16"];
+
+    [Theory, MemberData(nameof(Devices))]
+    public void Kernels_wholeQuads_moveLittleMoreThanTheirFloor(string device)
+    {
+        const int Rows = 2, Vocabulary = 8192, Width = 8, Length = 16384;
+        using Oracle oracle = new(device, 1);
+        var backend = oracle.Backend;
+        int size = backend.Activation.Size();
+        Slice hidden = oracle.Put(oracle.Values(Rows * Width)), targets = oracle.Put([5, 8191]), logprobs = oracle.OutputParameter(Rows), ones = oracle.PutParameter([1, 1]);
+        var head = new Weight(Vocabulary, Width, oracle.Put(oracle.Values(Vocabulary * Width)));
+        Moves(4 * Rows * Vocabulary, "CrossEntropyKernels.RowKernel", () => backend.TokenLogProbs(hidden, head, targets, 1, logprobs, default, default, default, default));
+        Moves((8 + size) * Rows * Vocabulary, "CrossEntropyKernels.RowKernel", () => backend.TokenLogProbs(hidden, head, targets, 1, logprobs, default, ones, oracle.Output(Rows * Width), default));
+        Moves(size * Rows * Vocabulary, "CrossEntropyKernels.RowKernel", () =>
+            backend.TokenLogProbs(hidden, head, oracle.Put([-100, -100]), 1, logprobs, default, ones, oracle.Output(Rows * Width), default)); // zeros are written, nothing is read
+
+        Slice p = oracle.PutParameter(oracle.Values(Length)), g = oracle.PutParameter(oracle.Values(Length)), m = oracle.PutParameter(new double[Length]), v = oracle.PutParameter(new double[Length]);
+        AdamWStep step = new(1, 1e-3, 0.9, 0.999, 1e-8, 0.1, 0, Decaying: Length / 2);
+        Moves(28 * Length, "AdamWKernels.Kernel", () => backend.AdamW(p, g, m, v, step, default));
+        Slice first = oracle.Put(new double[Length], DType.U8), second = oracle.Put(new double[Length], DType.U8);
+        Slice scales = oracle.Put(new double[Length / 256], DType.F32), others = oracle.Put(new double[Length / 256], DType.F32);
+        var moments = new Moments8Bit(first, scales, second, others, oracle.Put(Array.ConvertAll(Moments8Bit.MapValues.ToArray(), x => (double)x), DType.F32));
+        Moves(16 * Length + 16 * (Length / 256), "AdamW8BitKernels.Kernel", () => backend.AdamW8Bit(p, g, moments, step, default));
+
+        Slice logits = oracle.Put(oracle.Values(Rows * Vocabulary)), ids = oracle.Put(new int[Rows]);
+        Moves(3 * size * Rows * Vocabulary, "SamplerKernels.Kernel", () => backend.Sample(logits, Rows, new Sampling(1), default, ids, default));
+        Moves((2 + 2 * 2 * size + 1) * size * Rows * Vocabulary, "SamplerKernels.Kernel", () => backend.Sample(logits, Rows, new Sampling(1, TopP: 0.9), default, ids, default));
+
+        void Moves(long floor, string kernel, Action run)
+        {
+            oracle.Device!.Log = [];
+            run();
+            var counters = oracle.Device.Log.Single(launch => launch.Kernel == kernel).Counters!;
+            long bytes = 32 * (counters.GlobalLoadSectors + counters.GlobalStoreSectors);
+            Assert.True(bytes >= floor && bytes <= 1.1 * floor, $"{kernel} on {device} moves {bytes} bytes in sectors, expected {floor} to 10 % more");
+            Assert.Equal(0, counters.LocalBytes);
+            if (kernel != "AdamW8BitKernels.Kernel") // whose look-ups are where the values are
+            {
+                Assert.Equal(counters.SharedRequests, counters.SharedWavefronts);
+            }
+        }
+    }
+
+    [Theory, MemberData(nameof(Devices))]
+    public void RowKernel_meetsOneBarrierARow(string device)
+    {
+        using Oracle oracle = new(device, 2);
+        oracle.Device!.Log = [];
+        oracle.Backend.TokenLogProbs(oracle.Put(oracle.Values(12)), new Weight(50, 4, oracle.Put(oracle.Values(200))), oracle.Put([1, -100, 3]), 1, oracle.OutputParameter(3),
+            oracle.OutputParameter(3), oracle.PutParameter([1, 1, 1.0]), oracle.Output(12), default);
+        Assert.Equal(2, oracle.Device.Log.Single(launch => launch.Kernel == "CrossEntropyKernels.RowKernel").Counters!.Barriers);
+    }
+
+    [Theory, MemberData(nameof(Devices))]
+    public void Kernels_inPtx_keepEverythingInRegistersAndMoveQuads(string device)
+    {
+        using Oracle oracle = new(device, 3);
+        RunAll(oracle);
+        string[] names = ["AdamW8BitKernels.Kernel", "AdamWKernels.Kernel", "CrossEntropyKernels.RowKernel", "SamplerKernels.Kernel"];
+        foreach (string name in names)
+        {
+            string ptx = ((EmulatedKernel)oracle.Device!.Compiled.Last(kernel => kernel.Name == name).Kernel).Ptx;
+            Assert.False(ptx.Contains(".local", StringComparison.Ordinal), $"{name} keeps something in local memory");
+            Assert.False(GenericAccess().IsMatch(ptx), $"{name} accesses memory without saying which");
+            Assert.Contains(name.StartsWith("Sampler", StringComparison.Ordinal) && device == "emulator-bf16" ? "ld.global.v2" : "ld.global.v4", ptx);
+        }
+    }
+
+    [Fact]
+    public void Gradients_throughTheDevicesForwardPass_matchFiniteDifferences()
+    {
+        // In f32: steps are larger than in double, and their error with them.
+        const int Rows = 4, Width = 7, Vocabulary = 21, Seed = 4;
+        using Oracle oracle = new("emulator-f32", Seed);
+        double[] hidden = oracle.Values(Rows * Width, 0), head = oracle.Values(Vocabulary * Width, 0), coefficients = oracle.Values(Rows, 0);
+        Slice targets = oracle.Put([3, -100, 20, 0]), dHidden = oracle.Output(hidden.Length), dHead = oracle.PutParameter(new double[head.Length]), logprobs = oracle.OutputParameter(Rows);
+        oracle.Backend.TokenLogProbs(oracle.Put(hidden), new Weight(Vocabulary, Width, oracle.Put(head)), targets, 0.8, logprobs, default, oracle.PutParameter(coefficients), dHidden, dHead);
+        FiniteDifference.Check("dHidden", Seed, hidden, oracle.Get(dHidden), moved => Loss(moved, head), step: 1e-2, tolerance: 1e-3);
+        FiniteDifference.Check("dHead", Seed, head, oracle.Get(dHead), moved => Loss(hidden, moved), step: 1e-2, tolerance: 1e-3);
+
+        double Loss(double[] h, double[] w)
+        {
+            oracle.Backend.TokenLogProbs(oracle.Put(h), new Weight(Vocabulary, Width, oracle.Put(w)), targets, 0.8, logprobs, default, default, default, default);
+            return oracle.Get(logprobs).Zip(coefficients, (x, c) => x * c).Sum();
+        }
+    }
+
+    [Fact]
+    public void Kernels_onTheSimulator_computeWhatTheHostDoes()
+    {
+        using Oracle simulator = new("simulator-f32", 5), host = new("cpu", 5);
+        Assert.All(RunAll(host).Zip(RunAll(simulator)), pair =>
+            Assert.True(Math.Abs(pair.First - pair.Second) <= 1e-5 * (1 + Math.Abs(pair.First)), $"{pair.First:r} on the host, {pair.Second:r} on the simulator"));
+    }
+
+    /// <summary>Every operation once, and what it wrote.</summary>
+    static List<double> RunAll(Oracle oracle)
+    {
+        const int Rows = 2, Width = 3, Vocabulary = 40, Length = 300;
+        var backend = oracle.Backend;
+        double[] values = oracle.Values(Length);
+        Slice logprobs = oracle.OutputParameter(Rows), entropy = oracle.OutputParameter(Rows), dHidden = oracle.Output(Rows * Width), dHead = oracle.PutParameter(new double[Vocabulary * Width]);
+        backend.TokenLogProbs(oracle.Put(values[..(Rows * Width)]), new Weight(Vocabulary, Width, oracle.Put(values[..(Vocabulary * Width)])), oracle.Put([1, 39]), 1, logprobs, entropy,
+            oracle.PutParameter([1, -2.0]), dHidden, dHead);
+
+        AdamWStep step = new(3, 1e-2, 0.9, 0.999, 1e-8, 0.1, 1, Decaying: 100);
+        Slice p = oracle.PutParameter(values), q = oracle.PutParameter(values), g = oracle.PutParameter(oracle.Values(Length)), norm = oracle.PutParameter([20.0]);
+        Slice m = oracle.PutParameter(new double[Length]), v = oracle.PutParameter(new double[Length]);
+        backend.AdamW(p, g, m, v, step, norm);
+        Slice first = oracle.Put(new double[Length], DType.U8), second = oracle.Put(new double[Length], DType.U8), scales = oracle.Put([0, 0], DType.F32), others = oracle.Put([0, 0], DType.F32);
+        backend.AdamW8Bit(q, g, new Moments8Bit(first, scales, second, others, oracle.Put(Array.ConvertAll(Moments8Bit.MapValues.ToArray(), x => (double)x), DType.F32)), step, norm);
+
+        Slice ids = oracle.Put(new int[5]), drawn = oracle.OutputParameter(5);
+        backend.Sample(oracle.Put(values), 5, new Sampling(1, 20, 0.9), new RandomKey(1, 2, 3), ids, drawn);
+        return [.. ((Slice[])[logprobs, entropy, dHidden, dHead, p, m, v, q, first, scales, second, others, ids, drawn]).SelectMany(oracle.Get)];
+    }
+
+    [GeneratedRegex(@"\b(ld|st)\.(v\d\.)?[busf]\d+\b")]
+    private static partial Regex GenericAccess();
+}

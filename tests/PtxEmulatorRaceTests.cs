@@ -1,0 +1,173 @@
+using ILGPU;
+using ILGPU.Runtime;
+using IlgpuPeft.PtxEmulator;
+using Xunit;
+
+namespace IlgpuPeft.Tests;
+
+/// <summary>Which accesses to shared memory race, and which do not.</summary>
+public sealed class PtxEmulatorRaceTests : IDisposable
+{
+    readonly Context context = Context.Create(builder => builder.Optimize(OptimizationLevel.O1));
+    readonly PtxEmulatorAccelerator accelerator;
+
+    public PtxEmulatorRaceTests() => accelerator = context.CreatePtxEmulator();
+
+    public void Dispose()
+    {
+        accelerator.Dispose();
+        context.Dispose();
+    }
+
+    int[] Run(Action<ArrayView<int>> kernel, int threads)
+    {
+        using var data = accelerator.Allocate1D<int>(threads);
+        accelerator.LoadStreamKernel(kernel)(new KernelConfig(1, threads), data.View);
+        return data.GetAsArray1D();
+    }
+
+    void Races(Action<ArrayView<int>> kernel, int threads, string how)
+    {
+        string message = Assert.Throws<PtxEmulatorException>(() => Run(kernel, threads)).Message;
+        Assert.True(message.Contains("shared memory race: " + how, StringComparison.Ordinal), message);
+    }
+
+    static void OverwriteWhatOthersRead(ArrayView<int> data)
+    {
+        var shared = SharedMemory.Allocate<int>(64);
+        shared[Group.IdxX] = Group.IdxX;
+        Group.Barrier();
+        data[Group.IdxX] = shared[Group.IdxX ^ 32];
+        shared[Group.IdxX] = 5;
+    }
+
+    [Fact]
+    public void Overwrite_of_what_another_warp_reads() => Races(OverwriteWhatOthersRead, 64, "reads what thread 32 wrote");
+
+    static void WriteOneWord(ArrayView<int> data)
+    {
+        var shared = SharedMemory.Allocate<int>(1);
+        shared[0] = Group.IdxX;
+        Group.Barrier();
+        data[Group.IdxX] = shared[0];
+    }
+
+    [Fact]
+    public void Two_different_values_for_one_word()
+    {
+        Races(WriteOneWord, 32, "overwrites what thread 0 wrote");
+        using var lenient = context.CreatePtxEmulator(new PtxEmulatorOptions { CheckSharedRaces = false });
+        using var data = lenient.Allocate1D<int>(32);
+        lenient.LoadStreamKernel<ArrayView<int>>(WriteOneWord)(new KernelConfig(1, 32), data.View);
+        Assert.All(data.GetAsArray1D(), value => Assert.Equal(31, value));
+    }
+
+    static void WriteOneValue(ArrayView<int> data)
+    {
+        var shared = SharedMemory.Allocate<int>(1);
+        shared[0] = 7;
+        Group.Barrier();
+        data[Group.IdxX] = shared[0];
+    }
+
+    [Fact]
+    public void One_value_from_many_threads_is_no_race() => Assert.All(Run(WriteOneValue, 64), value => Assert.Equal(7, value));
+
+    static void WarpOrdered(ArrayView<int> data)
+    {
+        var shared = SharedMemory.Allocate<int>(32);
+        shared[Group.IdxX] = Group.IdxX;
+        Warp.Barrier();
+        int sum = shared[0] + shared[31 - Group.IdxX];
+        Warp.Barrier();
+        shared[Group.IdxX] = sum;
+        Warp.Barrier();
+        data[Group.IdxX] = shared[31 - Group.IdxX];
+    }
+
+    [Fact]
+    public void Warp_barriers_order_the_lanes_of_a_warp() => Assert.Equal(Enumerable.Range(0, 32), Run(WarpOrdered, 32));
+
+    static void OwnAtomic(ArrayView<int> data)
+    {
+        var shared = SharedMemory.Allocate<int>(64);
+        shared[Group.IdxX] = 1;
+        Atomic.Add(ref shared[Group.IdxX], 2);
+        data[Group.IdxX] = shared[Group.IdxX];
+    }
+
+    [Fact]
+    public void Access_of_a_thread_around_its_own_atomic_is_no_race() => Assert.All(Run(OwnAtomic, 64), value => Assert.Equal(3, value));
+
+    static void CountTogether(ArrayView<int> data)
+    {
+        var shared = SharedMemory.Allocate<int>(1);
+        if (Group.IsFirstThread)
+            shared[0] = 0;
+        Group.Barrier();
+        Atomic.Add(ref shared[0], 1);
+        Group.Barrier();
+        data[Group.IdxX] = shared[0];
+    }
+
+    [Fact]
+    public void Atomics_do_not_race_with_each_other() => Assert.All(Run(CountTogether, 96), value => Assert.Equal(96, value));
+
+    static void ReadWhileCounting(ArrayView<int> data)
+    {
+        var shared = SharedMemory.Allocate<int>(1);
+        if (Group.IsFirstThread)
+            shared[0] = 0;
+        Group.Barrier();
+        Atomic.Add(ref shared[0], 1);
+        data[Group.IdxX] = shared[0];
+    }
+
+    [Fact]
+    public void Read_among_the_atomics_of_others() => Races(ReadWhileCounting, 32, "reads what other threads wrote");
+
+    static void BytesOfOneWord(ArrayView<int> data)
+    {
+        var shared = SharedMemory.Allocate<byte>(64);
+        shared[Group.IdxX] = (byte)Group.IdxX;
+        data[Group.IdxX] = shared[Group.IdxX];
+    }
+
+    [Fact]
+    public void Bytes_of_one_word_from_many_threads_are_no_race() => Assert.Equal(Enumerable.Range(0, 64), Run(BytesOfOneWord, 64));
+
+    static void NeighboursByte(ArrayView<int> data)
+    {
+        var shared = SharedMemory.Allocate<byte>(64);
+        shared[Group.IdxX] = (byte)Group.IdxX;
+        // All of the warp have written: of each word, byte 3 last.
+        data[Group.IdxX] = shared[Group.IdxX ^ 1];
+    }
+
+    [Fact]
+    public void Read_of_another_threads_byte() => Races(NeighboursByte, 32, "reads what thread 1 wrote");
+
+    static void ByteUnderReadWord(ArrayView<int> data)
+    {
+        var shared = SharedMemory.Allocate<int>(8);
+        if (Group.IdxX < 8)
+            shared[Group.IdxX] = 0x01010101;
+        Group.Barrier();
+        data[Group.IdxX] = shared[Group.IdxX / 4];
+        shared.Cast<byte>()[Group.IdxX] = 9;
+    }
+
+    [Fact]
+    public void Overwrite_of_one_byte_of_a_word_that_others_read() => Races(ByteUnderReadWord, 32, "overwrites what");
+
+    static void HalvesThenWord(ArrayView<int> data)
+    {
+        var shared = SharedMemory.Allocate<short>(64);
+        shared[Group.IdxX] = (short)Group.IdxX;
+        if (Group.IdxX % 2 == 0)
+            data[Group.IdxX] = shared.Cast<int>()[Group.IdxX / 2];
+    }
+
+    [Fact]
+    public void Read_of_a_word_of_which_another_thread_wrote_half() => Races(HalvesThenWord, 32, "reads what thread 1 wrote");
+}

@@ -28,7 +28,7 @@ public class AttentionKernelTests
             Assert.DoesNotContain(".local", ptx);
             Assert.DoesNotContain("\tld.f32", ptx); // of an address in no known space
             Assert.DoesNotContain("\tld.v4", ptx);
-            Assert.Contains(device == "emulator-f32" ? "ld.global.v4.f32" : "ld.global.v", ptx);
+            Assert.True(ptx.Contains("ld.global.v4.f32", StringComparison.Ordinal) || ptx.Contains("ld.global.v2.b32", StringComparison.Ordinal), "no quad is loaded as one");
         }
     }
 
@@ -66,11 +66,11 @@ public class AttentionKernelTests
     [InlineData("emulator-bf16")]
     public void Decoding_readsKeysAndValuesOnce(string device)
     {
-        using var run = new AttentionRun(device, new AttentionCase("cache", 8, 2, 64, 0, [0, 1, 0, 1024]), 2);
+        using var run = new AttentionRun(device, new AttentionCase("cache", 4, 2, 64, 0, [0, 1, 0, 1024]), 2);
         run.Oracle.Device!.Log = [];
         run.Forward();
         long floor = run.Key.Bytes + run.Value.Bytes, moved = run.Oracle.Device.Log.Sum(launch => 32 * (launch.Counters!.GlobalLoadSectors + launch.Counters.GlobalStoreSectors));
-        Assert.InRange(moved, floor, 1.2 * floor);
+        Assert.InRange(moved, floor, 1.1 * floor);
     }
 
     [Theory]
@@ -99,7 +99,7 @@ public class AttentionKernelTests
         var (x, slice, gradient) = input switch { "q" => (run.Q, run.Query, run.DQuery), "k" => (run.K, run.Key, run.DKey), _ => (run.V, run.Value, run.DValue) };
         double[] expected = run.Oracle.Get(gradient);
         var random = new Random(5);
-        double[] direction = [.. x.Select(_ => random.NextDouble() - 0.5)];
+        double[] direction = [.. expected.Select(g => Math.Sign(g) + random.NextDouble() - 0.5)];
         double Loss(double step)
         {
             float[] moved = [.. x.Zip(direction, (value, d) => (float)(value + step * d))];

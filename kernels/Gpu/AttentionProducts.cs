@@ -47,39 +47,29 @@ static class AttentionProducts<TWarps> where TWarps : unmanaged, IConstant
 
     static ArrayView<Float4> Right => SharedMemory.GetDynamic<Float4>().SubView(Rows * Stride);
 
-    /// <summary>The n-th of the rows that this thread brings in from <paramref name="first"/> on, n from 0 to 3.</summary>
-    public static int Loads(int n, int first = 0) => first + Group.IdxX / 16 + n * 2 * TWarps.Value;
-
-    /// <summary>The rows that this thread brings in from <paramref name="first"/> on, of a tile of <paramref name="count"/> rows; past its end the last one again.</summary>
-    public static RowStarts Starts(long start, long stride, int count, int first = 0)
-    {
-        RowStarts starts = default;
-        starts.A = start + Math.Min(Loads(0, first), count - 1) * stride;
-        starts.B = start + Math.Min(Loads(1, first), count - 1) * stride;
-        starts.C = start + Math.Min(Loads(2, first), count - 1) * stride;
-        starts.D = start + Math.Min(Loads(3, first), count - 1) * stride;
-        return starts;
-    }
+    /// <summary>Where this thread's four rows begin, of a tile of <paramref name="count"/> rows; past its end the last one again.</summary>
+    public static RowStarts Starts(long start, long stride, int count) => Starts(start, stride, count, Row, 1);
 
     /// <summary>Scores: a·bᵀ over the whole width, rows of a against columns that are rows of b.</summary>
     /// <param name="a">Tensor of the rows.</param>
-    /// <param name="rows">Where the rows that this thread brings in begin.</param>
+    /// <param name="rows">Where this thread's rows begin.</param>
     /// <param name="b">Tensor of the columns.</param>
     /// <param name="start">Where the first column's row begins.</param>
     /// <param name="stride">From one column's row to the next.</param>
     /// <param name="count">Columns of the tile.</param>
-    /// <param name="busy">Whether this warp has rows.</param>
+    /// <param name="rowCount">Rows of the tile.</param>
     /// <param name="heads">How rows are read.</param>
-    public static Block4x4 Scores<T>(ArrayView<T> a, RowStarts rows, ArrayView<T> b, long start, long stride, int count, bool busy, HeadRows heads) where T : unmanaged, IElement<T>
+    public static Block4x4 Scores<T>(ArrayView<T> a, RowStarts rows, ArrayView<T> b, long start, long stride, int count, int rowCount, HeadRows heads) where T : unmanaged, IElement<T>
     {
+        int quad = Group.IdxX % 16;
         var sums = default(Block4x4);
         for (int column = 0; column < heads.Width; column += Columns)
         {
             Group.Barrier(); // whoever read what was in shared memory is done
-            Load(a, rows, column, heads, Left, 0);
+            Store(heads.Read(a, rows, Row < rowCount ? column + 4 * quad : heads.Width), Left.SubView(Row * Stride + quad), 1); // zeros where there are no rows
             LoadRight(b, start, stride, count, column, heads);
             Group.Barrier(); // both chunks are in
-            sums = MultiplyTransposed(sums, busy ? (Math.Min(heads.Width - column, Columns) + 3) / 4 : 0);
+            sums = MultiplyTransposed(sums, IsBusy(rowCount) ? (Math.Min(heads.Width - column, Columns) + 3) / 4 : 0);
         }
 
         return sums;
@@ -104,12 +94,12 @@ static class AttentionProducts<TWarps> where TWarps : unmanaged, IConstant
     /// <param name="start">Where the first row begins.</param>
     /// <param name="stride">From one row to the next.</param>
     /// <param name="count">Columns of the tile.</param>
-    /// <param name="busy">Whether this warp has rows.</param>
+    /// <param name="rowCount">Rows of the tile.</param>
     /// <param name="heads">How rows are read.</param>
-    public static Sums AddWeighted<T, TBlocks>(Sums sums, ArrayView<T> x, long start, long stride, int count, bool busy, HeadRows heads)
+    public static Sums AddWeighted<T, TBlocks>(Sums sums, ArrayView<T> x, long start, long stride, int count, int rowCount, HeadRows heads)
         where T : unmanaged, IElement<T> where TBlocks : unmanaged, IConstant
     {
-        int quads = busy ? (count + 3) / 4 : 0;
+        int quads = IsBusy(rowCount) ? (count + 3) / 4 : 0;
         sums.B0 = AddWeighted(sums.B0, x, start, stride, count, 0, quads, heads);
         if (TBlocks.Value > 1)
         {
@@ -174,23 +164,35 @@ static class AttentionProducts<TWarps> where TWarps : unmanaged, IConstant
         return x;
     }
 
-    /// <summary>Brings a chunk of rows, from <paramref name="column"/> on, into shared memory as floats; zeros past the width.</summary>
-    static void Load<T>(ArrayView<T> x, RowStarts starts, int column, HeadRows heads, ArrayView<Float4> to, int first) where T : unmanaged, IElement<T>
+    /// <summary>Whether this warp has any of the tile's rows.</summary>
+    static bool IsBusy(int rowCount) => Group.IdxX / 32 * 8 < rowCount;
+
+    static RowStarts Starts(long start, long stride, int count, int first, int step)
     {
-        int quad = Group.IdxX % 16;
-        var (a, b, c, d) = heads.Read(x, starts, column + 4 * quad);
-        to[Loads(0, first) * Stride + quad] = a;
-        to[Loads(1, first) * Stride + quad] = b;
-        to[Loads(2, first) * Stride + quad] = c;
-        to[Loads(3, first) * Stride + quad] = d;
+        RowStarts starts = default;
+        starts.A = start + Math.Min(first, count - 1) * stride;
+        starts.B = start + Math.Min(first + step, count - 1) * stride;
+        starts.C = start + Math.Min(first + 2 * step, count - 1) * stride;
+        starts.D = start + Math.Min(first + 3 * step, count - 1) * stride;
+        return starts;
     }
 
+    /// <summary>Brings 64 columns of x, from <paramref name="column"/> on, to the right: half a warp a row, four rows each at a time.</summary>
     static void LoadRight<T>(ArrayView<T> x, long start, long stride, int count, int column, HeadRows heads) where T : unmanaged, IElement<T>
     {
-        for (int first = 0; first < Columns; first += Rows)
+        int quad = Group.IdxX % 16, step = 2 * TWarps.Value;
+        for (int first = Group.IdxX / 16; first < Columns; first += 4 * step)
         {
-            Load(x, Starts(start, stride, count, first), column, heads, Right, first);
+            Store(heads.Read(x, Starts(start, stride, count, first, step), column + 4 * quad), Right.SubView(first * Stride + quad), step);
         }
+    }
+
+    static void Store((Float4 A, Float4 B, Float4 C, Float4 D) quads, ArrayView<Float4> to, int step)
+    {
+        to[0] = quads.A;
+        to[step * Stride] = quads.B;
+        to[2 * step * Stride] = quads.C;
+        to[3 * step * Stride] = quads.D;
     }
 
     static Block4x4 AddWeighted<T>(Block4x4 sums, ArrayView<T> x, long start, long stride, int count, int column, int quads, HeadRows heads) where T : unmanaged, IElement<T>

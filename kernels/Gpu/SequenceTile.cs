@@ -68,11 +68,9 @@ struct SequenceTile
         found.Exists = sequence < count;
         if (found.Exists)
         {
-            found.Query = table[4 * sequence];
-            found.Queries = table[4 * sequence + 1];
-            found.Key = table[4 * sequence + 2];
-            found.Keys = table[4 * sequence + 3];
-            rows = table[4 * sequence + column];
+            int field = table[4 * sequence + (Warp.LaneIdx & 3)];
+            (found.Query, found.Queries, found.Key, found.Keys) = (Warp.Shuffle(field, 0), Warp.Shuffle(field, 1), Warp.Shuffle(field, 2), Warp.Shuffle(field, 3));
+            rows = Warp.Shuffle(field, column);
         }
 
         found.Start = tile * tileRows;

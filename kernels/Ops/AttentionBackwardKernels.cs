@@ -91,7 +91,6 @@ static class AttentionBackwardKernels
         }
 
         int count = Math.Min(tile.Queries - tile.Start, AttentionProducts<Eight>.Rows);
-        bool busy = Group.IdxX / 32 * 8 < count;
         long first = (long)(tile.Query + tile.Start) * call.QueryStride + head * call.Width;
         var starts = AttentionProducts<Eight>.Starts(first, call.QueryStride, count);
         var ofTile = rows.SubView((long)head * call.Queries + tile.Query + tile.Start);
@@ -104,14 +103,14 @@ static class AttentionBackwardKernels
         {
             int keys = Math.Min(endKey - start, AttentionProducts<Eight>.Columns), key = start + AttentionProducts<Eight>.Column;
             long at = (long)(tile.Key + start) * call.KeyStride + head / call.HeadsPerGroup * call.Width;
-            var s = AttentionProducts<Eight>.Scores(q, starts, k, at, call.KeyStride, keys, busy, heads);
-            var ds = AttentionProducts<Eight>.Scores(dy, starts, v, at, call.KeyStride, keys, busy, heads);
+            var s = AttentionProducts<Eight>.Scores(q, starts, k, at, call.KeyStride, keys, count, heads);
+            var ds = AttentionProducts<Eight>.Scores(dy, starts, v, at, call.KeyStride, keys, count, heads);
             ds.R0 = OfQuery(s.R0, ds.R0, last, key, r0, call);
             ds.R1 = OfQuery(s.R1, ds.R1, last + 1, key, r1, call);
             ds.R2 = OfQuery(s.R2, ds.R2, last + 2, key, r2, call);
             ds.R3 = OfQuery(s.R3, ds.R3, last + 3, key, r3, call);
             AttentionProducts<Eight>.Put(ds);
-            sums = AttentionProducts<Eight>.AddWeighted<T, TBlocks>(sums, k, at, call.KeyStride, keys, busy, heads);
+            sums = AttentionProducts<Eight>.AddWeighted<T, TBlocks>(sums, k, at, call.KeyStride, keys, count, heads);
         }
 
         Write<T, TBlocks>(dq, first, call.QueryStride, count, sums, call.Scale, heads);
@@ -131,7 +130,6 @@ static class AttentionBackwardKernels
         }
 
         int count = Math.Min(tile.Keys - tile.Start, AttentionProducts<Eight>.Rows), key = tile.Start + AttentionProducts<Eight>.Row;
-        bool busy = Group.IdxX / 32 * 8 < count;
         long first = (long)(tile.Key + tile.Start) * call.KeyStride + Grid.IdxY * call.Width;
         var starts = AttentionProducts<Eight>.Starts(first, call.KeyStride, count);
 
@@ -150,8 +148,8 @@ static class AttentionBackwardKernels
                 Row r2 = ofHead[Math.Min(query + 32, endQuery - 1)], r3 = ofHead[Math.Min(query + 48, endQuery - 1)];
                 int last0 = LastKey(tile, query, endQuery), last1 = LastKey(tile, query + 16, endQuery);
                 int last2 = LastKey(tile, query + 32, endQuery), last3 = LastKey(tile, query + 48, endQuery);
-                var p = AttentionProducts<Eight>.Scores(k, starts, q, at, call.QueryStride, queries, busy, heads);
-                var ds = AttentionProducts<Eight>.Scores(v, starts, dy, at, call.QueryStride, queries, busy, heads);
+                var p = AttentionProducts<Eight>.Scores(k, starts, q, at, call.QueryStride, queries, count, heads);
+                var ds = AttentionProducts<Eight>.Scores(v, starts, dy, at, call.QueryStride, queries, count, heads);
                 p.R0 = OfKey(p.R0, last0, last1, last2, last3, key, r0, r1, r2, r3, call);
                 p.R1 = OfKey(p.R1, last0, last1, last2, last3, key + 1, r0, r1, r2, r3, call);
                 p.R2 = OfKey(p.R2, last0, last1, last2, last3, key + 2, r0, r1, r2, r3, call);
@@ -161,9 +159,9 @@ static class AttentionBackwardKernels
                 ds.R2 = Gradient(p.R2, ds.R2, r0, r1, r2, r3);
                 ds.R3 = Gradient(p.R3, ds.R3, r0, r1, r2, r3);
                 AttentionProducts<Eight>.Put(p);
-                valueSums = AttentionProducts<Eight>.AddWeighted<T, TBlocks>(valueSums, dy, at, call.QueryStride, queries, busy, heads);
+                valueSums = AttentionProducts<Eight>.AddWeighted<T, TBlocks>(valueSums, dy, at, call.QueryStride, queries, count, heads);
                 AttentionProducts<Eight>.Put(ds);
-                keySums = AttentionProducts<Eight>.AddWeighted<T, TBlocks>(keySums, q, at, call.QueryStride, queries, busy, heads);
+                keySums = AttentionProducts<Eight>.AddWeighted<T, TBlocks>(keySums, q, at, call.QueryStride, queries, count, heads);
             }
         }
 

@@ -105,7 +105,6 @@ static class AttentionKernels
 
         int rows = Math.Min(tile.Queries * call.HeadsPerGroup - tile.Start, AttentionProducts<TWarps>.Rows), end = tile.Start + rows;
         int row0 = tile.Start + AttentionProducts<TWarps>.Row, row1 = row0 + 1, row2 = row0 + 2, row3 = row0 + 3;
-        bool busy = tile.Start + Group.IdxX / 32 * 8 < end;
 
         // The keys that any row of the tile sees, and this part's share of them.
         int firstKey = FirstKey(tile.Offset + tile.Start / call.HeadsPerGroup, call), lastKey = tile.Offset + (end - 1) / call.HeadsPerGroup;
@@ -115,10 +114,10 @@ static class AttentionKernels
         int endKey = Math.Min(lastKey + 1, firstKey + share);
 
         RowStarts starts = default;
-        starts.A = RowStart(tile, Math.Min(tile.Start + AttentionProducts<TWarps>.Loads(0), end - 1), call);
-        starts.B = RowStart(tile, Math.Min(tile.Start + AttentionProducts<TWarps>.Loads(1), end - 1), call);
-        starts.C = RowStart(tile, Math.Min(tile.Start + AttentionProducts<TWarps>.Loads(2), end - 1), call);
-        starts.D = RowStart(tile, Math.Min(tile.Start + AttentionProducts<TWarps>.Loads(3), end - 1), call);
+        starts.A = RowStart(tile, Math.Min(row0, end - 1), call);
+        starts.B = RowStart(tile, Math.Min(row1, end - 1), call);
+        starts.C = RowStart(tile, Math.Min(row2, end - 1), call);
+        starts.D = RowStart(tile, Math.Min(row3, end - 1), call);
         int last0 = tile.Offset + row0 / call.HeadsPerGroup, last1 = tile.Offset + row1 / call.HeadsPerGroup; // the last keys that rows see
         int last2 = tile.Offset + row2 / call.HeadsPerGroup, last3 = tile.Offset + row3 / call.HeadsPerGroup;
 
@@ -129,7 +128,7 @@ static class AttentionKernels
         {
             int count = Math.Min(endKey - start, AttentionProducts<TWarps>.Columns), key = start + AttentionProducts<TWarps>.Column;
             long at = (long)(tile.Key + start) * call.KeyStride + Grid.IdxY * call.Width;
-            var s = AttentionProducts<TWarps>.Scores(q, starts, k, at, call.KeyStride, count, busy, heads);
+            var s = AttentionProducts<TWarps>.Scores(q, starts, k, at, call.KeyStride, count, rows, heads);
             s.R0 = Visible(s.R0, key, last0, call);
             s.R1 = Visible(s.R1, key, last1, call);
             s.R2 = Visible(s.R2, key, last2, call);
@@ -145,14 +144,14 @@ static class AttentionKernels
             (l0, l1, l2, l3) = (l0 * kept.X + Sum(s.R0), l1 * kept.Y + Sum(s.R1), l2 * kept.Z + Sum(s.R2), l3 * kept.W + Sum(s.R3));
             AttentionProducts<TWarps>.Put(s);
             sums = AttentionProducts<TWarps>.Scaled<TBlocks>(sums, kept);
-            sums = AttentionProducts<TWarps>.AddWeighted<T, TBlocks>(sums, v, at, call.KeyStride, count, busy, heads);
+            sums = AttentionProducts<TWarps>.AddWeighted<T, TBlocks>(sums, v, at, call.KeyStride, count, rows, heads);
         }
 
         RowStarts outputs = default;
-        outputs.A = row0 < end ? part + RowStart(tile, row0, call) : -1;
-        outputs.B = row1 < end ? part + RowStart(tile, row1, call) : -1;
-        outputs.C = row2 < end ? part + RowStart(tile, row2, call) : -1;
-        outputs.D = row3 < end ? part + RowStart(tile, row3, call) : -1;
+        outputs.A = row0 < end ? part + starts.A : -1;
+        outputs.B = row1 < end ? part + starts.B : -1;
+        outputs.C = row2 < end ? part + starts.C : -1;
+        outputs.D = row3 < end ? part + starts.D : -1;
         Float4 inverses = default;
         inverses.X = Finish<TWarps>(m0, l0, outputs.A, lse, call);
         inverses.Y = Finish<TWarps>(m1, l1, outputs.B, lse, call);

@@ -153,6 +153,4 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
         scratch.Dispose();
         Device.Return();
     }
-
-    static NotSupportedException Missing() => new("This kernel is not written yet.");
 }

@@ -116,6 +116,21 @@ public class LinearOpTests
         }
     }
 
+    [Theory, MemberData(nameof(Devices))]
+    public void Forward_ofFewTokensAndLongRows_matchesNaiveLoops(string device)
+    {
+        // More inputs than lie in shared memory at a time, and enough that several warps share an output.
+        using Oracle oracle = new(device, 39);
+        foreach (var (format, n, k) in ((WeightFormat, int, int)[])[(WeightFormat.Nf4Double, 1, 8224), (WeightFormat.F32, 1, 8301), (WeightFormat.Nf4, 3, 4128)])
+        {
+            using Layer layer = new(oracle, format, n, k, 5, 3);
+            Slice y = oracle.Output(n * 5), xa = oracle.Output(n * 3);
+            oracle.Backend.LinearForward(layer.XSlice, layer.Weight, layer.BiasSlice, layer.Lora, layer.InputSlice, xa, y, accumulate: false);
+            var (expected, terms) = layer.Output(new double[n * 5]);
+            oracle.Close(expected, y, oracle.Sums, $"y {format} {n} x {k}", terms);
+        }
+    }
+
     [Theory]
     [InlineData("emulator-bf16", true)]
     [InlineData("emulator-bf16-portable", false)]

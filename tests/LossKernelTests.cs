@@ -71,12 +71,14 @@ public partial class LossKernelTests
         using Oracle oracle = new(device, 3);
         RunAll(oracle);
         string[] names = ["AdamW8BitKernels.Kernel", "AdamWKernels.Kernel", "CrossEntropyKernels.RowKernel", "SamplerKernels.Kernel"];
-        foreach (string name in names)
+        var kernels = oracle.Device!.Compiled.Where(kernel => names.Contains(kernel.Name)).Select(kernel => (kernel.Name, ((EmulatedKernel)kernel.Kernel).Ptx)).ToList();
+        Assert.Equal(names, kernels.Select(kernel => kernel.Name).Distinct().Order());
+        foreach (var (name, ptx) in kernels)
         {
-            string ptx = ((EmulatedKernel)oracle.Device!.Compiled.Last(kernel => kernel.Name == name).Kernel).Ptx;
             Assert.False(ptx.Contains(".local", StringComparison.Ordinal), $"{name} keeps something in local memory");
             Assert.False(GenericAccess().IsMatch(ptx), $"{name} accesses memory without saying which");
-            Assert.Contains(name.StartsWith("Sampler", StringComparison.Ordinal) && device == "emulator-bf16" ? "ld.global.v2" : "ld.global.v4", ptx);
+            Assert.True(ptx.Contains("ld.global.v4", StringComparison.Ordinal) || (name == "SamplerKernels.Kernel" && ptx.Contains("ld.global.v2", StringComparison.Ordinal)),
+                $"{name} reads element by element"); // four bfloat16 are two words
         }
     }
 
@@ -125,7 +127,7 @@ public partial class LossKernelTests
         backend.AdamW8Bit(q, g, new Moments8Bit(first, scales, second, others, oracle.Put(Array.ConvertAll(Moments8Bit.MapValues.ToArray(), x => (double)x), DType.F32)), step, norm);
 
         Slice ids = oracle.Put([0]), drawn = oracle.OutputParameter(1);
-        backend.Sample(oracle.Put(values), 1, new Sampling(1, 20), new RandomKey(1, 2, 3), ids, drawn);
+        backend.Sample(oracle.Put(values), 1, new Sampling(1), new RandomKey(1, 2, 3), ids, drawn);
         return [.. ((Slice[])[logprobs, entropy, dHidden, dHead, p, m, v, q, first, scales, second, others, ids, drawn]).SelectMany(oracle.Get)];
     }
 

@@ -60,12 +60,6 @@ static class Intrinsics
     [IntrinsicImplementation]
     public static float Exp2(float x) => ILGPU.Algorithms.XMath.Exp2(x);
 
-    /// <summary>
-    /// The upper 32 bits of a 64-bit product: <c>mul.hi.u32</c>.
-    /// </summary>
-    [IntrinsicImplementation]
-    public static uint MultiplyHigh(uint a, uint b) => (uint)(((ulong)a * b) >> 32);
-
     /// <summary>The 64-bit product: <c>mul.wide.u32</c>.</summary>
     [IntrinsicImplementation]
     public static ulong MultiplyWide(uint a, uint b) => (ulong)a * b;

@@ -36,9 +36,10 @@ static class KernelDevices
         return new KernelDevice(name, accelerator, CudaDriver.MaxSharedBytes(accelerator));
     }
 
-    static KernelDevice OpenEmulator()
+    /// <summary>A new emulator.</summary>
+    public static KernelDevice OpenEmulator(PtxEmulatorOptions? options = null)
     {
-        PtxEmulatorOptions options = new();
+        options ??= new PtxEmulatorOptions();
         return new KernelDevice("emulator", NewContext(_ => { }).CreatePtxEmulator(options), options.MaxSharedBytes);
     }
 

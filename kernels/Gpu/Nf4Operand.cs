@@ -83,11 +83,12 @@ readonly struct Nf4Operand(Nf4View weight, OperandShape shape, bool runs) : IPro
     }
 
     /// <summary>
-    /// A thread decodes 32 outers of one depth, two threads a depth. The depths of a warp are spread over the tile, since only every fourth has its quads in other banks.
+    /// A thread decodes 32 outers of one depth, two threads a depth. Eight neighbouring lanes, which store at a time, take every fourth depth, since only these have their quads in
+    /// other banks.
     /// </summary>
     void FillRunAlongOuter(ArrayView<Float4> tile, ArrayView<float> codes, int outer, int depth)
     {
-        int o = Group.IdxX % 2 * Nf4View.Run, d = Group.IdxX / 2 % 8 * 4 + Group.IdxX / 16;
+        int o = Group.IdxX / 8 % 2 * Nf4View.Run, d = Group.IdxX % 8 * 4 + Group.IdxX / 16;
         Word4 packed = default;
         float scale = 0;
         if (depth + d < shape.Depths && outer + o < shape.Outers)

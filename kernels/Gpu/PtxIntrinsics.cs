@@ -48,8 +48,6 @@ static class PtxIntrinsics
 
     public static void Exp2(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "ex2.approx.ftz.f32");
 
-    public static void MultiplyHigh(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "mul.hi.u32");
-
     public static void MultiplyWide(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "mul.wide.u32");
 
     public static void SharedAddress(PTXBackend backend, PTXCodeGenerator generator, Value value)

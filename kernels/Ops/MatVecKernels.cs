@@ -20,6 +20,7 @@ static class MatVecKernels
 
     const int Warps = 8, Lanes = 32, Threads = Warps * Lanes;
     const int PanelQuads = 2048;  // 32 KB of x in shared memory
+    const int SmallestShare = 8;  // quads of an output that a lane takes; below, sharing costs more than it saves
     const int WantedGroups = 128; // one for each multiprocessor of a large GPU
 
     /// <summary>Queues the product for weights and result of any kind.</summary>
@@ -50,8 +51,8 @@ static class MatVecKernels
         where TX : unmanaged, IElement<TX> where TWeights : struct, IMatVecWeights where TY : unmanaged, IElement<TY> where TSums : unmanaged, IMatVecSums<TSums>
     {
         int wanted = TSums.Rows == 1 ? 2 * WantedGroups : WantedGroups; // groups hide latency, but each reads all of x
-        int runs = Math.Min((call.K + 3) / 4, PanelQuads / TSums.Rows) / weights.RunQuads, shared = 1;
-        while (shared < Warps && Groups() < wanted && runs >= 2 * shared * Lanes)
+        int quads = Math.Min((call.K + 3) / 4, PanelQuads / TSums.Rows), shared = 1;
+        while (shared < Warps && Groups() < wanted && quads >= 2 * shared * Lanes * SmallestShare)
         {
             shared *= 2;
         }

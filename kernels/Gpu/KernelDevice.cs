@@ -19,7 +19,7 @@ sealed partial class KernelDevice
 
     readonly Dictionary<(Delegate Kernel, int Group), Delegate> launchers = [];
     readonly List<(string Name, Kernel Kernel)> compiled = [];
-    bool failed;
+    bool rented, failed;
 
     internal KernelDevice(string name, Accelerator accelerator, int maxSharedBytes)
     {
@@ -60,13 +60,18 @@ sealed partial class KernelDevice
 
     /// <summary>An idle device of that name, or a new one.</summary>
     /// <exception cref="ArgumentException">There is no such device here; the message says what was looked for.</exception>
-    public static KernelDevice Rent(string name) => Idle.TryGetValue(name, out var idle) && idle.TryTake(out var device) ? device : KernelDevices.Open(name);
+    public static KernelDevice Rent(string name)
+    {
+        var device = Idle.TryGetValue(name, out var idle) && idle.TryTake(out var waiting) ? waiting : KernelDevices.Open(name);
+        device.rented = true;
+        return device;
+    }
 
-    /// <summary>Leaves the device to the next backend, unless a launch failed: a GPU refuses all work after that. All its memory must be freed.</summary>
+    /// <summary>Leaves a rented device to the next backend, unless a launch failed: a GPU refuses all work after that. All its memory must be freed.</summary>
     public void Return()
     {
         Log = null;
-        if (failed)
+        if (failed || !rented)
         {
             Transfers.Dispose();
             Accelerator.Dispose();
@@ -102,6 +107,7 @@ sealed partial class KernelDevice
         }
         catch (Exception cause)
         {
+            failed = true; // ILGPU keeps what it had of the kernel, and stumbles over it later
             throw new KernelException($"{what}: ILGPU could not compile the kernel for {Accelerator.Name} in groups of {group} threads: {cause.GetBaseException().Message}", cause);
         }
 

@@ -9,7 +9,7 @@ namespace IlgpuPeft.PtxEmulator;
 sealed unsafe class EmulatedBuffer : MemoryBuffer
 {
     readonly AllocationTable memory;
-    readonly Allocation allocation;
+    readonly Allocation? allocation; // null if there was no room
 
     public EmulatedBuffer(PtxEmulatorAccelerator accelerator, long length, int elementSize) : base(accelerator, length, elementSize)
     {
@@ -27,7 +27,11 @@ sealed unsafe class EmulatedBuffer : MemoryBuffer
     protected override void CopyTo(AcceleratorStream stream, in ArrayView<byte> sourceView, in ArrayView<byte> targetView) =>
         Copy(sourceView, targetView);
 
-    protected override void DisposeAcceleratorObject(bool disposing) => memory.Free(allocation);
+    protected override void DisposeAcceleratorObject(bool disposing)
+    {
+        if (allocation != null)
+            memory.Free(allocation);
+    }
 
     static void Copy(in ArrayView<byte> source, in ArrayView<byte> target) => Buffer.MemoryCopy(
         (void*)source.LoadEffectiveAddressAsPtr(), (void*)target.LoadEffectiveAddressAsPtr(), target.LengthInBytes, source.LengthInBytes);

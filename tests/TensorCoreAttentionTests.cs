@@ -1,5 +1,6 @@
 using System.Text.RegularExpressions;
 using IlgpuPeft.Kernels;
+using IlgpuPeft.PtxEmulator;
 using Xunit;
 
 namespace IlgpuPeft.Tests;

@@ -56,7 +56,7 @@ public class KernelDeviceTests
     [Fact]
     public void Allocation_thatDoesNotFit_saysWhatIsFreeWhoHoldsMostAndWhatToSet()
     {
-        using var backend = new KernelBackend<F32>(KernelDevices.OpenEmulator(new PtxEmulatorOptions { MemoryBytes = 1 << 20 }));
+        using var backend = new KernelBackend<F32>(KernelDevices.OpenEmulator("emulator", new PtxEmulatorOptions { MemoryBytes = 1 << 20 }));
         backend.Allocate(DType.F32, 150_000, "weights");
 
         var error = Assert.Throws<DeviceMemoryException>(() => backend.Allocate(DType.F32, 200_000, "activations"));

@@ -73,8 +73,8 @@ sealed partial class KernelDevice
     }
 
     /// <summary>
-    /// Leaves the device to the next who asks for its name, unless it was opened with options of its own, or a launch failed: a GPU refuses all work after that. All its memory must be
-    /// freed.
+    /// Leaves the device to the next who asks for its name, unless it was opened with options of its own, or a compilation or a launch failed: a GPU refuses all work after that. All
+    /// its memory must be freed.
     /// </summary>
     public void Return()
     {
@@ -115,6 +115,7 @@ sealed partial class KernelDevice
         }
         catch (Exception cause)
         {
+            failed = true; // ILGPU keeps the half of the kernel that it understood, and later compilations may stumble over it
             throw new KernelException($"{what}: ILGPU could not compile the kernel for {Accelerator.Name} in groups of {group} threads: {cause.GetBaseException().Message}", cause);
         }
 

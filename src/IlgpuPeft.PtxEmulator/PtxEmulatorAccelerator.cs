@@ -57,7 +57,8 @@ public sealed class PtxEmulatorAccelerator : KernelAccelerator<PTXCompiledKernel
     protected override EmulatedKernel CreateKernel(PTXCompiledKernel compiledKernel, MethodInfo launcher) => new(this, compiledKernel, launcher);
 
     /// <inheritdoc/>
-    protected override MemoryBuffer AllocateRawInternal(long length, int elementSize) => new EmulatedBuffer(this, length, elementSize);
+    protected override MemoryBuffer AllocateRawInternal(long length, int elementSize) =>
+        new EmulatedBuffer(this, Memory.Allocate(length * elementSize), length, elementSize);
 
     /// <inheritdoc/>
     protected override AcceleratorStream CreateStreamInternal() => new EmulatedStream(this);

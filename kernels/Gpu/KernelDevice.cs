@@ -132,7 +132,7 @@ sealed partial class KernelDevice
         catch (Exception cause)
         {
             string log = Accelerator is CudaAccelerator cuda && code is PTXCompiledKernel ptx ? $" The driver's log:\n{CudaDriver.LoadLog(cuda, ptx.PTXAssembly)}" : "";
-            throw new KernelException($"{what}: {Accelerator.Name} refused the kernel: {cause.GetBaseException().Message}.{log}", cause);
+            throw new KernelException($"{what}: {Accelerator.Name} refused the kernel: {cause.GetBaseException().Message.TrimEnd('.')}.{log}", cause);
         }
     }
 

@@ -78,6 +78,7 @@ public class KernelDeviceTests
     [Theory]
     [InlineData("cuda:99")]
     [InlineData("cuda:x")]
+    [InlineData("opencl:0")]
     [InlineData("tpu")]
     public void Device_thatIsNotThere_saysWhichWouldDo(string name) => Assert.Contains("cpu", Assert.Throws<ArgumentException>(() => Device.Open(name)).Message, StringComparison.Ordinal);
 

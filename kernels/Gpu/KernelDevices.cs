@@ -19,6 +19,8 @@ static class KernelDevices
         "emulator:sm_70" => OpenEmulator(name, new PtxEmulatorOptions { Architecture = CudaArchitecture.SM_70 }),
         "simulator" => OpenSimulator(),
         _ when CudaIndex(name) is { } index => OpenCuda(name, index),
+        _ when name.StartsWith("opencl", StringComparison.Ordinal) => throw new ArgumentException(
+            $"device '{name}': OpenCL is not supported: kernels pass values between the 32 lanes of a warp, which not every OpenCL device can. Use cpu, or cuda:N with an NVIDIA GPU.", nameof(name)),
         _ => throw new ArgumentException($"device '{name}': expected auto, cpu, cuda:N, emulator or simulator. Run `ilgpu-peft devices` for the list.", nameof(name)),
     };
 

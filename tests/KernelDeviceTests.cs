@@ -56,7 +56,7 @@ public class KernelDeviceTests
     [Fact]
     public void Allocation_thatDoesNotFit_saysWhatIsFreeWhoHoldsMostAndWhatToSet()
     {
-        using var backend = new KernelBackend<F32>(KernelDevices.OpenEmulator(new PtxEmulatorOptions { MemoryBytes = 1 << 20 }));
+        using var backend = new KernelBackend<F32>(KernelDevices.OpenEmulator("emulator", new PtxEmulatorOptions { MemoryBytes = 1 << 20 }));
         backend.Allocate(DType.F32, 150_000, "weights");
 
         var error = Assert.Throws<DeviceMemoryException>(() => backend.Allocate(DType.F32, 200_000, "activations"));
@@ -78,6 +78,7 @@ public class KernelDeviceTests
     [Theory]
     [InlineData("cuda:99")]
     [InlineData("cuda:x")]
+    [InlineData("opencl:0")]
     [InlineData("tpu")]
     public void Device_thatIsNotThere_saysWhichWouldDo(string name) => Assert.Contains("cpu", Assert.Throws<ArgumentException>(() => Device.Open(name)).Message, StringComparison.Ordinal);
 

@@ -11,10 +11,11 @@ sealed unsafe class EmulatedBuffer : MemoryBuffer
     readonly AllocationTable memory;
     readonly Allocation? allocation; // null if there was no room
 
-    public EmulatedBuffer(PtxEmulatorAccelerator accelerator, long length, int elementSize) : base(accelerator, length, elementSize)
+    /// <summary>Wraps an allocation that exists: the accelerator disposes every buffer that was ever constructed, even one whose constructor threw.</summary>
+    public EmulatedBuffer(PtxEmulatorAccelerator accelerator, Allocation allocation, long length, int elementSize) : base(accelerator, length, elementSize)
     {
         memory = accelerator.Memory;
-        allocation = memory.Allocate(length * elementSize);
+        this.allocation = allocation;
         NativePtr = (nint)allocation.Start;
     }
 

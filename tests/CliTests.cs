@@ -26,7 +26,7 @@ public class CliTests : IDisposable
     public async Task Help_names_every_command()
     {
         var run = (await Tool.RunAsync("--help")).Succeeds();
-        string[] commands = ["demo", "train", "preprocess", "generate", "chat", "score", "evaluate", "merge", "quantize", "inspect", "devices", "pretrain"];
+        string[] commands = ["demo", "train", "preprocess", "generate", "chat", "score", "evaluate", "merge", "quantize", "inspect", "devices", "ladder", "pretrain"];
         foreach (string command in commands)
         {
             Assert.Contains($"\n  {command} ", run.Out, StringComparison.Ordinal);

@@ -65,6 +65,17 @@ public class LadderTests
         Assert.True(Attention[3].MatrixMultiplies > 0);
     }
 
+    [Fact]
+    public async Task Tables_ofTheCourse_areWhatTheToolPrints()
+    {
+        string readme = File.ReadAllText(Path.Combine(TestAssets.Checkout(), "kernels", "README.md"));
+        string shown = readme.Split("<!-- ladder -->\n```\n")[1].Split("```\n<!-- /ladder -->")[0];
+
+        var run = (await Tool.RunAsync("ladder")).Succeeds();
+
+        Assert.Equal(shown.Split('\n'), run.Out.ReplaceLineEndings("\n").Split('\n'));
+    }
+
     [Theory]
     [InlineData("emulator", 100, "expected a positive multiple of 64")]
     [InlineData("simulator", 64, "has no bfloat16 tensor cores")]

@@ -33,8 +33,9 @@ static class SamplerKernels
 
         int vocabulary = checked((int)(logits.Length / rows));
         bool filters = sampling.Temperature > 0 && ((sampling.TopK > 0 && sampling.TopK < vocabulary) || sampling.TopP < 1);
-        device.Launch(Kernel, LaunchShape.Groups(rows, Math.Min(MostThreads, device.Accelerator.MaxNumThreadsPerGroup)), device.Buffers.View<T>(logits), device.Buffers.View<int>(ids), device.Buffers.View<float>(logprobs), vocabulary,
-            Quads.Fit(logits, vocabulary) ? 1 : 0, (float)sampling.Temperature, filters ? 1 : 0, Math.Min(sampling.TopK, vocabulary), (float)sampling.TopP, key);
+        var shape = LaunchShape.Groups(rows, Math.Min(MostThreads, device.Accelerator.MaxNumThreadsPerGroup));
+        device.Launch(Kernel, shape, device.Buffers.View<T>(logits), device.Buffers.View<int>(ids), device.Buffers.View<float>(logprobs), vocabulary, Quads.Fit(logits, vocabulary) ? 1 : 0,
+            (float)sampling.Temperature, filters ? 1 : 0, Math.Min(sampling.TopK, vocabulary), (float)sampling.TopP, key);
     }
 
     static void Kernel<T>(ArrayView<T> logits, ArrayView<int> ids, ArrayView<float> logprobs, int vocabulary, int quads, float temperature, int filters, int topK, float topP, RandomKey key)
@@ -343,7 +344,7 @@ static class SamplerKernels
         public readonly float WeightAbove(float x, uint cut) => Key(x) > cut ? Weight(x) : 0;
 
         /// <summary>The weight of a token; with a key, 1 for those that have it.</summary>
-        public readonly float WeightAt(float x, uint key) => key == 0 ? Weight(x) : Key(x) == key ? 1f : 0f; // of ints, ILGPU would convert the comparison itself, wrongly
+        public readonly float WeightAt(float x, uint key) => key == 0 ? Weight(x) : Key(x) == key ? 1f : 0f; // not ints: ILGPU converts a comparison to float wrongly
 
         readonly float Guarded(int token) => token < Vocabulary ? At(token) : float.NegativeInfinity;
     }

@@ -6,7 +6,9 @@ using IlgpuPeft.Tensors;
 namespace IlgpuPeft.Perf;
 
 /// <summary>Inputs and outputs of one case on a device. The same case draws the same numbers on every device.</summary>
-sealed class CaseMemory(Backend backend) : IDisposable
+/// <param name="backend">The device.</param>
+/// <param name="owner">Whom memory reports name.</param>
+sealed class CaseMemory(Backend backend, string owner = "benchmark") : IDisposable
 {
     const int Block = 1 << 20;
 
@@ -95,7 +97,7 @@ sealed class CaseMemory(Backend backend) : IDisposable
 
     Slice Allocate(long count, DType type)
     {
-        var slice = backend.Allocate(type, count, "test");
+        var slice = backend.Allocate(type, count, owner);
         owned.Add(slice);
         return slice;
     }

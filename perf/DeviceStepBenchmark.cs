@@ -22,7 +22,7 @@ static class DeviceStepBenchmark
         var kernels = DeviceArguments.KernelsOf(backend);
         using CaseMemory weights = new(backend, "weights");
         using var model = folder is null ? Random(shape, weights) : PretrainedModel.Load(folder, backend, WeightStorage.Nf4Double);
-        string name = folder is null ? shape : Path.GetFileName(Path.TrimEndingDirectorySeparator(folder));
+        string name = folder ?? shape;
         Console.WriteLine($"{device}: {DeviceArguments.Describe(device)}, {backend.Activation} activations; {name}, {tokens} tokens of {Sequences} sequences, NF4 with double quantisation, LoRA rank {TrainingStep.Rank}");
 
         double step = Step(model, kernels, tokens, rounds, out long launches, out long allocations);
@@ -34,7 +34,7 @@ static class DeviceStepBenchmark
         {
             using var rows = DeviceArguments.Append(csv, "date,commit,device,who,shape,tokens,step_ms,tokens_per_s,decode_tokens_per_s,launches,allocations,peak_bytes");
             rows.WriteLine(string.Create(CultureInfo.InvariantCulture,
-                $"{DeviceArguments.Origin(device)},ilgpu-peft,{name},{tokens},{step * 1e3:F3},{tokens / step:F1},{1 / token:F1},{launches},{allocations},{peak}"));
+                $"{DeviceArguments.Origin(device)},ilgpu-peft,\"{name}\",{tokens},{step * 1e3:F3},{tokens / step:F1},{1 / token:F1},{launches},{allocations},{peak}"));
         }
 
         Environment.ExitCode = allocations == 0 ? 0 : 1;

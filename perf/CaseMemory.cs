@@ -1,11 +1,14 @@
 using System.Runtime.InteropServices;
+using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Kernels;
 using IlgpuPeft.Tensors;
 
 namespace IlgpuPeft.Perf;
 
 /// <summary>Inputs and outputs of one case on a device. The same case draws the same numbers on every device.</summary>
-sealed class CaseMemory(Backend backend) : IDisposable
+/// <param name="backend">The device.</param>
+/// <param name="owner">Whom memory reports name.</param>
+sealed class CaseMemory(Backend backend, string owner = "benchmark") : IDisposable
 {
     const int Block = 1 << 20;
 
@@ -30,6 +33,9 @@ sealed class CaseMemory(Backend backend) : IDisposable
 
     public Slice OutputParameter(long count) => Noted(Allocate(count, backend.Parameter));
 
+    /// <summary>Zeroed bytes, which a case reads and writes.</summary>
+    public Slice Bytes(long count) => Allocate(count, DType.U8);
+
     public Slice OutputIntegers(int count) => Noted(Put(new int[count]));
 
     public Slice Integers(int count, int below) => Put([.. Enumerable.Range(0, count).Select(_ => random.Next(below))]);
@@ -41,27 +47,47 @@ sealed class CaseMemory(Backend backend) : IDisposable
         return slice;
     }
 
-    /// <summary>A weight of random values: BF16, or NF4 (U8) with scales near 0.05.</summary>
-    public Weight Weight(int rows, int columns, DType type)
+    /// <summary>A weight of random values: BF16 (as stored), or NF4 with scales near 0.05.</summary>
+    public Weight Weight(int rows, int columns, WeightStorage storage)
     {
-        long count = (long)rows * columns;
-        if (type != DType.U8)
+        int count = checked(rows * columns);
+        if (storage == WeightStorage.AsStored)
         {
-            return new Weight(rows, columns, Fill(count, type, 0.05f));
+            return new Weight(rows, columns, Fill(count, DType.BF16, 0.05f));
         }
 
-        byte[] codes = new byte[(count + 1) / 2];
-        random.NextBytes(codes);
-        var packed = Allocate(codes.Length, DType.U8);
-        backend.Upload(codes, packed);
-        var scales = Allocate((count + 63) / 64, DType.F32);
-        backend.Write([.. Enumerable.Range(0, (int)scales.Length).Select(_ => 0.04f + 0.02f * random.NextSingle())], scales);
-        return new Weight(rows, columns, packed, new Nf4Scales(scales));
+        var packed = RandomBytes(Nf4.PackedLength(count));
+        int blocks = Nf4.BlockCount(count, Nf4.DefaultBlockSize);
+        if (storage == WeightStorage.Nf4)
+        {
+            return new Weight(rows, columns, packed, new Nf4Scales(Scales(blocks, 0.04f)));
+        }
+
+        var map = Allocate(Nf4.NestedMap.Length, DType.F32);
+        backend.Write(Nf4.NestedMap, map);
+        return new Weight(rows, columns, packed, new Nf4Scales(RandomBytes(blocks), Scales(Nf4.BlockCount(blocks, Nf4.NestedBlockSize), 0), map, 0.05f));
     }
 
     public LoraFactors Lora(int outputs, int inputs, int rank) => new(Parameter((long)rank * inputs), Parameter((long)outputs * rank), rank, 2);
 
     public void Dispose() => owned.ForEach(backend.Free);
+
+    Slice RandomBytes(long count)
+    {
+        var bytes = new byte[count];
+        random.NextBytes(bytes);
+        var slice = Allocate(count, DType.U8);
+        backend.Upload(bytes, slice);
+        return slice;
+    }
+
+    /// <summary>F32, uniform within 0.02 above <paramref name="least"/>.</summary>
+    Slice Scales(long count, float least)
+    {
+        var slice = Allocate(count, DType.F32);
+        backend.Write([.. Enumerable.Range(0, (int)count).Select(_ => least + 0.02f * random.NextSingle())], slice);
+        return slice;
+    }
 
     Slice Noted(Slice slice)
     {
@@ -71,7 +97,7 @@ sealed class CaseMemory(Backend backend) : IDisposable
 
     Slice Allocate(long count, DType type)
     {
-        var slice = backend.Allocate(type, count, "test");
+        var slice = backend.Allocate(type, count, owner);
         owned.Add(slice);
         return slice;
     }

@@ -28,15 +28,8 @@ static class DecodeBenchmark
         List<(double Decode, double Read)> samples = [];
         for (int round = 0; round < rounds; round++)
         {
-            using var stream = generator.Stream(prompt, options).GetEnumerator();
-            stream.MoveNext(); // reads the prompt
+            double decode = SecondsPerToken(generator, prompt, options);
             long start = Stopwatch.GetTimestamp();
-            while (stream.MoveNext())
-            {
-            }
-
-            double decode = Stopwatch.GetElapsedTime(start).TotalSeconds / (Tokens - 1);
-            start = Stopwatch.GetTimestamp();
             MemoryRead.All(memory);
             samples.Add((decode, Stopwatch.GetElapsedTime(start).TotalSeconds / memory.Bytes));
         }
@@ -45,5 +38,18 @@ static class DecodeBenchmark
         double perByte = samples.Select(sample => sample.Read).Order().ElementAt(rounds / 2);
         Console.WriteLine($"{shape}, NF4, {Workers.Count} threads, {Simd.Path}: {1 / perToken:F1} tokens/s ({perToken * 1e3:F2} ms a token, best {samples.Min(sample => sample.Decode) * 1e3:F2})");
         Console.WriteLine($"a token reads {bytes / 1e6:F1} MB of weights; memory is read at {1e-9 / perByte:F1} GB/s: floor {bytes * perByte * 1e3:F2} ms, {bytes * perByte / perToken:F2} of the floor's rate");
+    }
+
+    /// <summary>Seconds from one token to the next, once the prompt is read.</summary>
+    public static double SecondsPerToken(Generator generator, IReadOnlyList<int> prompt, GenerationOptions options)
+    {
+        using var stream = generator.Stream(prompt, options).GetEnumerator();
+        stream.MoveNext(); // reads the prompt
+        long start = Stopwatch.GetTimestamp();
+        while (stream.MoveNext())
+        {
+        }
+
+        return Stopwatch.GetElapsedTime(start).TotalSeconds / (options.MaxTokens - 1);
     }
 }

@@ -9,36 +9,35 @@ static class DeviceBenchmark
 {
     const int Samples = 25;
     const double SampleSeconds = 4e-3;
+    const long ComputeBound = 100; // flops a byte; decoding has fewer and is bound by memory
     const long BeyondCaches = 200L << 20; // bytes that runs rotate over, so that no input is still in the L2 cache
 
-    /// <param name="args">--device NAME --csv FILE [--shape MODEL] [--operation PREFIX].</param>
+    /// <param name="args">--device NAME --csv FILE [--shape MODEL, or tiny or even, which the emulator runs in a minute] [--operation PREFIX].</param>
     public static void Run(string[] args)
     {
         string device = DeviceArguments.Device(args), csv = DeviceArguments.Value(args, "--csv") ?? "device.csv";
         string? only = DeviceArguments.Value(args, "--shape"), prefix = DeviceArguments.Value(args, "--operation");
         using var backend = Device.Open(device);
-        string what = Device.Probe().FirstOrDefault(report => report.Name == device)?.Detail ?? device;
-        Console.WriteLine($"{device}: {what}, {backend.Activation} activations");
-        bool begun = File.Exists(csv);
-        using var rows = new StreamWriter(csv, append: true);
-        if (!begun)
+        Console.WriteLine($"{device}: {DeviceArguments.Describe(device)}, {backend.Activation} activations");
+        using var rows = DeviceArguments.Append(csv, "date,commit,device,who,operation,shape,dtype,bytes,flops,p20_us,p50_us,p80_us");
+        IReadOnlyList<CaseShape> shapes = only is null ? CaseShape.Models : [.. CaseShape.Checked.Concat(CaseShape.Models).Where(shape => shape.Name == only)];
+        if (shapes.Count == 0)
         {
-            rows.WriteLine("date,commit,device,who,operation,shape,dtype,bytes,flops,p20_us,p50_us,p80_us");
+            throw new ArgumentException($"--shape: expected one of {string.Join(", ", CaseShape.Checked.Concat(CaseShape.Models).Select(shape => shape.Name))}, got '{only}'.");
         }
 
-        foreach (var shape in CaseShape.Models.Where(shape => only is null || shape.Name == only))
+        foreach (var shape in shapes)
         {
             Console.WriteLine($"{shape.Name}, {shape.Tokens} tokens");
-            Console.WriteLine($"{"",-32} {"median",12} {"p20 ... p80",22}");
+            Console.WriteLine($"{"",-40} {"median",12} {"p20 ... p80",22}");
             foreach (var item in KernelCase.All(shape, backend.Activation).Where(item => prefix is null || item.Operation.StartsWith(prefix, StringComparison.Ordinal)))
             {
                 double[] seconds = Time(backend, item);
                 double p20 = seconds[Samples / 5], p50 = seconds[Samples / 2], p80 = seconds[Samples * 4 / 5];
-                string rate = item.Flops > 0 ? $"{item.Flops / p50 / 1e12,8:F1} TFLOP/s" : $"{item.Bytes / p50 / 1e9,8:F0} GB/s";
-                Console.WriteLine($"{item.Operation,-32} {p50 * 1e6,9:F1} us {p20 * 1e6,9:F1} ... {p80 * 1e6,-8:F1} {rate}");
+                string rate = item.Flops > ComputeBound * item.Bytes ? $"{item.Flops / p50 / 1e12,8:F1} TFLOP/s" : $"{item.Bytes / p50 / 1e9,8:F0} GB/s";
+                Console.WriteLine($"{item.Operation,-40} {p50 * 1e6,9:F1} us {p20 * 1e6,9:F1} ... {p80 * 1e6,-8:F1} {rate}");
                 rows.WriteLine(string.Create(CultureInfo.InvariantCulture,
-                    $"{DateTime.UtcNow:yyyy-MM-dd},{Commit()},\"{what}\",ilgpu-peft,\"{item.Operation}\",{shape.Name},{backend.Activation},{item.Bytes},{item.Flops},{p20 * 1e6:F2},{p50 * 1e6:F2},{p80 * 1e6:F2}"));
-                rows.Flush();
+                    $"{DeviceArguments.Origin(device)},ilgpu-peft,\"{item.Operation}\",{shape.Name},{backend.Activation},{item.Bytes},{item.Flops},{p20 * 1e6:F2},{p50 * 1e6:F2},{p80 * 1e6:F2}"));
             }
         }
     }
@@ -74,12 +73,5 @@ static class DeviceBenchmark
 
         backend.Synchronize();
         return Stopwatch.GetElapsedTime(start).TotalSeconds / repeats;
-    }
-
-    /// <summary>What the bundle for GPU hosts was made from; empty elsewhere.</summary>
-    static string Commit()
-    {
-        string file = Path.Combine(AppContext.BaseDirectory, "commit");
-        return File.Exists(file) ? File.ReadAllText(file).Trim() : "";
     }
 }

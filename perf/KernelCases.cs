@@ -1,29 +1,8 @@
+using System.Runtime.InteropServices;
+using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Kernels;
 
 namespace IlgpuPeft.Perf;
-
-/// <summary>Extents of a decoder layer and of the head.</summary>
-/// <param name="Name">Of the model whose extents they are.</param>
-/// <param name="Tokens">Tokens of a training pass.</param>
-/// <param name="Width">Model width D.</param>
-/// <param name="Hidden">MLP width F.</param>
-/// <param name="Heads">Query heads H.</param>
-/// <param name="KeyValueHeads">Key/value heads G.</param>
-/// <param name="HeadWidth">Elements of a head C.</param>
-/// <param name="Vocabulary">Tokens V.</param>
-/// <param name="Rank">LoRA rank R.</param>
-sealed record CaseShape(string Name, int Tokens, int Width, int Hidden, int Heads, int KeyValueHeads, int HeadWidth, int Vocabulary, int Rank)
-{
-    /// <summary>Small enough for the emulator, odd enough to reach every edge.</summary>
-    public static readonly CaseShape Tiny = new("tiny", 70, 96, 136, 4, 2, 24, 515, 5);
-
-    /// <summary>What the suite times.</summary>
-    public static readonly IReadOnlyList<CaseShape> Models =
-    [
-        new("smollm2-135m", 2048, 576, 1536, 9, 3, 64, 49152, 16),
-        new("llama3.1-8b", 2048, 4096, 14336, 32, 8, 128, 128256, 16),
-    ];
-}
 
 /// <summary>One operation at one shape: what it must move and compute at least, as the headers of its kernels count it, and how to run it.</summary>
 /// <param name="Operation">The name of the backend's operation, and which form of it.</param>
@@ -32,111 +11,198 @@ sealed record CaseShape(string Name, int Tokens, int Width, int Hidden, int Head
 /// <param name="Prepare">Allocates inputs and outputs, and returns what runs once.</param>
 sealed record KernelCase(string Operation, long Bytes, long Flops, Func<CaseMemory, Action> Prepare)
 {
-    const int CacheTokens = 2048; // keys that a decoding query sees
-
     /// <summary>Every operation of a training step and of decoding, at the shapes of one layer.</summary>
-    public static IEnumerable<KernelCase> All(CaseShape s, DType activation)
-    {
-        int n = s.Tokens, d = s.Width, f = s.Hidden, q = s.Heads * s.HeadWidth, g = s.KeyValueHeads * s.HeadWidth;
-        long e = activation.Size(), x = e * n * d, wide = e * n * f;
-        AttentionShape attention = new(s.Heads, s.KeyValueHeads, s.HeadWidth, 1 / Math.Sqrt(s.HeadWidth));
+    public static IEnumerable<KernelCase> All(CaseShape shape, DType activation) =>
+        [.. RowCases(shape, activation.Size()), .. AttentionCases(shape, activation.Size()), .. ProductCases(shape, activation.Size()), .. ParameterCases(shape), .. SamplerCases(shape, activation.Size())];
 
-        yield return new("Add", 3 * x, 0, m => { Slice a = m.Random(n * d), y = m.Output(n * d); return () => m.Backend.Add(a, 1e-3, y); });
-        yield return new("Dropout", 2 * x, 0, m => { Slice a = m.Random(n * d), y = m.Output(n * d); return () => m.Backend.Dropout(a, 0.1, new(1, 2, 3), y, false); });
-        yield return new("EmbeddingForward", 2 * x, 0, m =>
+    /// <summary>Operations on rows of activations, which memory binds.</summary>
+    static IEnumerable<KernelCase> RowCases(CaseShape s, long e)
+    {
+        int n = s.Tokens, d = s.Width, q = s.Heads * s.HeadWidth;
+        long count = (long)n * d, x = e * count, inner = (long)n * s.Hidden;
+        int[] backwards = [.. Enumerable.Range(0, n).Reverse()];
+
+        yield return new("Copy from F32", (4 + e) * count, 0, m => { Slice a = m.Parameter(count), y = m.Output(count); return () => m.Backend.Copy(a, y); });
+        yield return new("Copy", 2 * x, 0, m => { Slice a = m.Random(count), y = m.Output(count); return () => m.Backend.Copy(a, y); });
+        yield return new("Fill", x, 0, m => { Slice y = m.Output(count); return () => m.Backend.Fill(y, 0.5); });
+        yield return new("Add", 3 * x, 0, m => { Slice a = m.Random(count), y = m.Output(count); return () => m.Backend.Add(a, 1e-3, y); });
+        yield return new("Dropout", 2 * x, 0, m => { Slice a = m.Random(count), y = m.Output(count); return () => m.Backend.Dropout(a, 0.1, new(1, 2, 3), y, false); });
+        yield return new("Dropout, added", 3 * x, 0, m => { Slice a = m.Random(count), y = m.Output(count); return () => m.Backend.Dropout(a, 0.1, new(1, 2, 3), y, true); });
+        yield return new("GatherRows", 2 * x + 4 * n, 0, m => { Slice a = m.Random(count), rows = m.Put(backwards), y = m.Output(count); return () => m.Backend.GatherRows(a, rows, d, y); });
+        yield return new("ScatterRows", 2 * x + 4 * n, 0, m => { Slice a = m.Random(count), rows = m.Put(backwards), y = m.Output(count); return () => m.Backend.ScatterRows(a, rows, d, y, false); });
+        yield return new("ScatterRows, added", 3 * x + 4 * n, 0, m => { Slice a = m.Random(count), rows = m.Put(backwards), y = m.Output(count); return () => m.Backend.ScatterRows(a, rows, d, y, true); });
+        yield return new("EmbeddingForward", (2 + e) * count, 0, m =>
         {
-            Slice ids = m.Integers(n, s.Vocabulary), y = m.Output(n * d);
-            Weight table = m.Weight(s.Vocabulary, d, DType.BF16);
+            Slice ids = m.Integers(n, s.Vocabulary), y = m.Output(count);
+            Weight table = m.Weight(s.Vocabulary, d, WeightStorage.AsStored);
             return () => m.Backend.EmbeddingForward(ids, table, y);
+        });
+        yield return new("EmbeddingBackward", (e + 8) * count, 0, m =>
+        {
+            Slice ids = m.Put(backwards), dy = m.Random(count), dTable = m.OutputParameter((long)s.Vocabulary * d);
+            return () => m.Backend.EmbeddingBackward(ids, dy, dTable);
         });
         yield return new("RmsNormForward", 2 * x, 0, m =>
         {
-            Slice a = m.Random(n * d), w = m.Parameter(d), y = m.Output(n * d), rstd = m.OutputParameter(n);
+            Slice a = m.Random(count), w = m.Parameter(d), y = m.Output(count), rstd = m.OutputParameter(n);
             return () => m.Backend.RmsNormForward(a, w, 1e-5, y, rstd);
         });
-        yield return new("RmsNormBackward", 3 * x, 0, m =>
+        yield return new("RmsNormForward + residual", 4 * x, 0, m =>
         {
-            Slice a = m.Random(n * d), dy = m.Random(n * d), w = m.Parameter(d), rstd = m.Parameter(n), dx = m.Output(n * d);
-            return () => m.Backend.RmsNormBackward(dy, a, w, rstd, dx, false, default);
+            Slice a = m.Output(count), w = m.Parameter(d), residual = m.Random(count), y = m.Output(count), rstd = m.OutputParameter(n);
+            return () => m.Backend.RmsNormForward(a, w, 1e-5, y, rstd, residual);
         });
-        yield return new("Rope", 2 * e * n * q, 0, m =>
+        yield return new("RmsNormBackward", 3 * x, 0, m => RmsNormBackward(m, accumulate: false, dWeight: false));
+        yield return new("RmsNormBackward, added", 4 * x, 0, m => RmsNormBackward(m, accumulate: true, dWeight: false));
+        yield return new("RmsNormBackward + dWeight", 3 * x, 0, m => RmsNormBackward(m, accumulate: false, dWeight: true));
+        yield return new("Rope", 2 * e * n * q + 4L * n * s.HeadWidth, 0, m =>
         {
-            Slice a = m.Output((long)n * q), cos = m.Parameter((long)n * s.HeadWidth / 2), sin = m.Parameter((long)n * s.HeadWidth / 2), positions = m.Integers(n, n);
+            Slice a = m.Output((long)n * q), cos = m.Parameter((long)n * s.HeadWidth / 2), sin = m.Parameter((long)n * s.HeadWidth / 2), positions = m.Put([.. Enumerable.Range(0, n)]);
             return () => m.Backend.Rope(a, cos, sin, positions, s.Heads, s.HeadWidth, false);
         });
-        yield return new("SwiGluForward", 3 * wide, 0, m =>
+        yield return new("SwiGluForward", 3 * e * inner, 0, m =>
         {
-            Slice gate = m.Random((long)n * f), up = m.Random((long)n * f), y = m.Output((long)n * f);
+            Slice gate = m.Random(inner), up = m.Random(inner), y = m.Output(inner);
             return () => m.Backend.SwiGluForward(gate, up, y);
         });
-        yield return new("SwiGluBackward", 5 * wide, 0, m =>
+        yield return new("SwiGluBackward", 5 * e * inner, 0, m =>
         {
-            Slice gate = m.Random((long)n * f), up = m.Random((long)n * f), dy = m.Random((long)n * f), dGate = m.Output((long)n * f), dUp = m.Output((long)n * f);
+            Slice gate = m.Random(inner), up = m.Random(inner), dy = m.Random(inner), dGate = m.Output(inner), dUp = m.Output(inner);
             return () => m.Backend.SwiGluBackward(dy, gate, up, dGate, dUp);
         });
-        yield return new("AttentionForward", e * n * (2 * q + 2 * g), 2L * n * n * q, m =>
+
+        Action RmsNormBackward(CaseMemory m, bool accumulate, bool dWeight)
         {
-            Slice query = m.Random((long)n * q), k = m.Random((long)n * g), v = m.Random((long)n * g), y = m.Output((long)n * q), lse = m.OutputParameter((long)n * s.Heads);
-            Slice sequences = m.Put([0, n, 0, n]);
+            Slice a = m.Random(count), dy = m.Random(count), w = m.Parameter(d), rstd = m.Parameter(n), dx = m.Output(count), dw = dWeight ? m.OutputParameter(d) : default;
+            return () => m.Backend.RmsNormBackward(dy, a, w, rstd, dx, accumulate, dw);
+        }
+    }
+
+    /// <summary>Attention over one packed sequence, and of 16 sequences that decode a token each.</summary>
+    static IEnumerable<KernelCase> AttentionCases(CaseShape s, long e)
+    {
+        int n = s.Tokens, keys = Math.Min(2048, 8 * n);
+        long q = s.Heads * s.HeadWidth, g = s.KeyValueHeads * s.HeadWidth, visible = (long)n * (n + 1) / 2;
+        AttentionShape attention = new(s.Heads, s.KeyValueHeads, s.HeadWidth, 1 / Math.Sqrt(s.HeadWidth));
+
+        yield return new("AttentionForward", e * n * (2 * q + 2 * g), 4 * visible * q, m =>
+        {
+            Slice query = m.Random(n * q), k = m.Random(n * g), v = m.Random(n * g), y = m.Output(n * q), lse = m.OutputParameter((long)n * s.Heads), sequences = m.Put([0, n, 0, n]);
             return () => m.Backend.AttentionForward(attention, query, k, v, sequences, y, lse);
         });
-        yield return new("AttentionBackward", e * n * (4 * q + 4 * g), 5L * n * n * q, m =>
+        yield return new("AttentionBackward", e * n * (4 * q + 4 * g), 10 * visible * q, m =>
         {
-            Slice query = m.Random((long)n * q), k = m.Random((long)n * g), v = m.Random((long)n * g), y = m.Activation((long)n * q), lse = m.OutputParameter((long)n * s.Heads);
-            Slice dy = m.Random((long)n * q), dq = m.Output((long)n * q), dk = m.Output((long)n * g), dv = m.Output((long)n * g), sequences = m.Put([0, n, 0, n]);
+            Slice query = m.Random(n * q), k = m.Random(n * g), v = m.Random(n * g), y = m.Activation(n * q), lse = m.OutputParameter((long)n * s.Heads);
+            Slice dy = m.Random(n * q), dq = m.Output(n * q), dk = m.Output(n * g), dv = m.Output(n * g), sequences = m.Put([0, n, 0, n]);
             m.Backend.AttentionForward(attention, query, k, v, sequences, y, lse);
             return () => m.Backend.AttentionBackward(attention, dy, query, k, v, sequences, y, lse, dq, dk, dv);
         });
-        int keys = Math.Min(CacheTokens, 8 * n);
-        yield return new("AttentionForward, decode x16", e * 16 * (2L * keys * g + 2 * q), 0, m =>
+        yield return new("AttentionForward, decode x16", e * 16 * (2 * keys * g + 2 * q), 0, m =>
         {
-            Slice query = m.Random(16L * q), k = m.Random(16L * keys * g), v = m.Random(16L * keys * g), y = m.Output(16L * q);
+            Slice query = m.Random(16 * q), k = m.Random(16 * keys * g), v = m.Random(16 * keys * g), y = m.Output(16 * q);
             Slice sequences = m.Put([.. Enumerable.Range(0, 16).SelectMany(i => new[] { i, 1, i * keys, keys })]);
             return () => m.Backend.AttentionForward(attention, query, k, v, sequences, y, default);
         });
-        foreach (var (name, rows) in ((string, int)[])[("", n), (", decode x1", 1), (", decode x16", 16)])
+    }
+
+    /// <summary>Products with weights [F, D] and with the head.</summary>
+    static IEnumerable<KernelCase> ProductCases(CaseShape s, long e)
+    {
+        int n = s.Tokens, d = s.Width, f = s.Hidden, r = s.Rank, v = s.Vocabulary;
+        long product = 2L * n * d * f, update = 2L * n * r * (d + f), moved = e * n * (2L * d + f);
+
+        foreach (var (form, rows) in ((string, int)[])[("", n), (", decode x16", 16), (", decode x1", 1)])
         {
-            yield return Linear($"LinearForward NF4{name}", rows, DType.U8, lora: false);
-            yield return Linear($"LinearForward BF16{name}", rows, DType.BF16, lora: false);
+            foreach (var storage in Enum.GetValues<WeightStorage>())
+            {
+                yield return Forward($"LinearForward {Name(storage)}{form}", rows, storage, lora: false);
+            }
+
+            yield return Forward($"LinearForward NF4 double + LoRA{form}", rows, WeightStorage.Nf4Double, lora: true);
         }
 
-        yield return Linear("LinearForward NF4 + LoRA", n, DType.U8, lora: true);
-        yield return new("LinearBackward NF4 + LoRA", Nf4Bytes(f, d) + e * n * (2L * d + f), 2L * n * d * f + 6L * n * s.Rank * (d + f), m =>
+        yield return new("LinearBackward NF4 double", WeightBytes(f, d, WeightStorage.Nf4Double) + e * n * ((long)d + f), product, m =>
         {
-            Slice dy = m.Random((long)n * f), a = m.Random((long)n * d), xa = m.Random((long)n * s.Rank), dx = m.Output((long)n * d);
-            Slice dA = m.OutputParameter((long)s.Rank * d), dB = m.OutputParameter((long)f * s.Rank);
-            Weight weight = m.Weight(f, d, DType.U8);
-            LoraFactors lora = m.Lora(f, d, s.Rank);
-            return () => m.Backend.LinearBackward(dy, a, default, weight, lora, xa, dx, default, false, dA, dB, default, default);
+            Slice dy = m.Random((long)n * f), a = m.Random((long)n * d), dx = m.Output((long)n * d);
+            Weight weight = m.Weight(f, d, WeightStorage.Nf4Double);
+            return () => m.Backend.LinearBackward(dy, a, default, weight, null, default, dx, default, false, default, default, default, default);
         });
-        yield return new("TokenLogProbs", 2 * 2L * s.Vocabulary * d + 2 * x, 4L * n * d * s.Vocabulary, m =>
+        yield return new("LinearBackward NF4 double + LoRA", WeightBytes(f, d, WeightStorage.Nf4Double) + moved, product + 2 * update, m =>
         {
-            Slice hidden = m.Random(n * d), targets = m.Integers(n, s.Vocabulary), logprobs = m.OutputParameter(n), coefficients = m.Parameter(n), dHidden = m.Output(n * d);
-            Weight head = m.Weight(s.Vocabulary, d, DType.BF16);
-            return () => m.Backend.TokenLogProbs(hidden, head, targets, 1, logprobs, default, coefficients, dHidden, default);
+            Slice dy = m.Random((long)n * f), a = m.Random((long)n * d), xa = m.Random((long)n * r), dx = m.Output((long)n * d);
+            Slice dA = m.OutputParameter((long)r * d), dB = m.OutputParameter((long)f * r);
+            Weight weight = m.Weight(f, d, WeightStorage.Nf4Double);
+            LoraFactors lora = m.Lora(f, d, r);
+            return () => m.Backend.LinearBackward(dy, a, a, weight, lora, xa, dx, default, false, dA, dB, default, default);
         });
-        long count = 20L * s.Rank * (d + f);
-        yield return new("Norm", 4 * count, 0, m => { Slice a = m.Parameter(count), y = m.OutputParameter(1); return () => m.Backend.Norm(a, y); });
-        yield return new("AdamW", 28 * count, 0, m =>
+        yield return new("LinearBackward BF16 + dWeight, dBias", WeightBytes(f, d, WeightStorage.AsStored) + moved + 8L * f * d, 2 * product, m =>
         {
-            Slice p = m.OutputParameter(count), gradient = m.Parameter(count), first = m.OutputParameter(count), second = m.OutputParameter(count), norm = m.Parameter(1);
-            return () => m.Backend.AdamW(p, gradient, first, second, new AdamWStep(10, 1e-4, 0.9, 0.999, 1e-8, 0.01, 1), norm);
+            Slice dy = m.Random((long)n * f), a = m.Random((long)n * d), dx = m.Output((long)n * d), dWeight = m.OutputParameter((long)f * d), dBias = m.OutputParameter(f);
+            Weight weight = m.Weight(f, d, WeightStorage.AsStored);
+            return () => m.Backend.LinearBackward(dy, a, default, weight, null, default, dx, default, false, default, default, dWeight, dBias);
         });
-        yield return new("Sample", e * 16 * s.Vocabulary, 0, m =>
-        {
-            Slice logits = m.Random(16L * s.Vocabulary), ids = m.OutputIntegers(16), logprobs = m.OutputParameter(16);
-            return () => m.Backend.Sample(logits, 16, new Sampling(0.8, 50, 0.95), new(1, 2, 3), ids, logprobs);
-        });
+        yield return LogProbs("TokenLogProbs, no gradients", 1, dHidden: false, dHead: false);
+        yield return LogProbs("TokenLogProbs", 2, dHidden: true, dHead: false);
+        yield return LogProbs("TokenLogProbs + dHead", 3, dHidden: true, dHead: true);
 
-        KernelCase Linear(string name, int rows, DType type, bool lora) => new(
-            name, (type == DType.U8 ? Nf4Bytes(f, d) : 2L * f * d) + e * rows * (d + f), 2L * rows * f * d + (lora ? 2L * rows * s.Rank * (d + f) : 0), m =>
+        KernelCase Forward(string name, int rows, WeightStorage storage, bool lora) => new(
+            name, WeightBytes(f, d, storage) + e * rows * ((long)d + f), 2L * rows * f * d + (lora ? 2L * rows * r * (d + f) : 0), m =>
             {
-                Slice a = m.Random((long)rows * d), y = m.Output((long)rows * f), xa = lora ? m.Activation((long)rows * s.Rank) : default;
-                Weight weight = m.Weight(f, d, type);
-                LoraFactors? factors = lora ? m.Lora(f, d, s.Rank) : null;
+                Slice a = m.Random((long)rows * d), y = m.Output((long)rows * f), xa = lora ? m.Activation((long)rows * r) : default;
+                Weight weight = m.Weight(f, d, storage);
+                LoraFactors? factors = lora ? m.Lora(f, d, r) : null;
                 return () => m.Backend.LinearForward(a, weight, default, factors, a, xa, y, false);
             });
 
-        static long Nf4Bytes(long rows, long columns) => rows * columns / 2 + rows * columns / 64;
+        KernelCase LogProbs(string name, int products, bool dHidden, bool dHead) => new(
+            name, 2L * v * d + e * n * d * (dHidden ? 2 : 1) + (dHead ? 8L * v * d : 0), products * 2L * n * d * v, m =>
+            {
+                Slice hidden = m.Random((long)n * d), targets = m.Integers(n, v), logprobs = m.OutputParameter(n), entropy = products == 1 ? m.OutputParameter(n) : default;
+                Slice coefficients = dHidden ? m.Parameter(n) : default, gradient = dHidden ? m.Output((long)n * d) : default, headGradient = dHead ? m.OutputParameter((long)v * d) : default;
+                Weight head = m.Weight(v, d, WeightStorage.AsStored);
+                return () => m.Backend.TokenLogProbs(hidden, head, targets, 1, logprobs, entropy, coefficients, gradient, headGradient);
+            });
     }
+
+    /// <summary>Operations of the optimizer, on as many parameters as some layers' adapters have.</summary>
+    static IEnumerable<KernelCase> ParameterCases(CaseShape s)
+    {
+        long count = 20L * s.Rank * (s.Width + s.Hidden), blocks = Moments8Bit.Blocks(count);
+        AdamWStep step = new(10, 1e-4, 0.9, 0.999, 1e-8, 0.01, 1);
+        yield return new("Norm", 4 * count, 0, m => { Slice a = m.Parameter(count), y = m.OutputParameter(1); return () => m.Backend.Norm(a, y); });
+        yield return new("Sum", 4 * count, 0, m => { Slice a = m.Parameter(count), y = m.OutputParameter(1); return () => m.Backend.Sum(a, 1, y, false); });
+        yield return new("AdamW", 28 * count, 0, m =>
+        {
+            Slice p = m.OutputParameter(count), gradient = m.Parameter(count), first = m.OutputParameter(count), second = m.OutputParameter(count), norm = m.Parameter(1);
+            return () => m.Backend.AdamW(p, gradient, first, second, step, norm);
+        });
+        yield return new("AdamW8Bit", 16 * count + 16 * blocks, 0, m =>
+        {
+            Slice p = m.OutputParameter(count), gradient = m.Parameter(count), norm = m.Parameter(1);
+            Moments8Bit moments = new(m.Bytes(count), m.OutputParameter(blocks), m.Bytes(count), m.OutputParameter(blocks), m.OutputParameter(Moments8Bit.MapValues.Length));
+            m.Backend.Upload(MemoryMarshal.AsBytes(Moments8Bit.MapValues), moments.Maps);
+            return () => m.Backend.AdamW8Bit(p, gradient, moments, step, norm);
+        });
+    }
+
+    static IEnumerable<KernelCase> SamplerCases(CaseShape s, long e)
+    {
+        foreach (var (form, sampling) in ((string, Sampling)[])[("", new(0.8, 50, 0.95)), (", unfiltered", new(0.8, 0, 1)), (", greedy", new(0, 0, 1))])
+        {
+            yield return new($"Sample{form}", e * 16 * s.Vocabulary, 0, m =>
+            {
+                Slice logits = m.Random(16L * s.Vocabulary), ids = m.OutputIntegers(16), logprobs = m.OutputParameter(16);
+                return () => m.Backend.Sample(logits, 16, sampling, new(1, 2, 3), ids, logprobs);
+            });
+        }
+    }
+
+    static string Name(WeightStorage storage) => storage switch { WeightStorage.Nf4 => "NF4", WeightStorage.Nf4Double => "NF4 double", _ => "BF16" };
+
+    static long WeightBytes(long rows, long columns, WeightStorage storage) => storage switch
+    {
+        WeightStorage.Nf4 => rows * columns / 2 + rows * columns / 16,
+        WeightStorage.Nf4Double => rows * columns / 2 + rows * columns / 64 + rows * columns / 4096,
+        _ => 2 * rows * columns,
+    };
 }

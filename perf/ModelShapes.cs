@@ -1,14 +1,16 @@
 namespace IlgpuPeft.Perf;
 
-/// <summary>Shapes of published models, as the <c>config.json</c> of a folder with random weights.</summary>
+/// <summary>Shapes of published models, and a tiny one for slow devices, as the <c>config.json</c> of a folder with random weights.</summary>
 static class ModelShapes
 {
     public static readonly IReadOnlyDictionary<string, string> All = new SortedDictionary<string, string>
     {
+        ["tiny"] = Llama(hidden: 128, ffn: 256, layers: 2, heads: 2, keyValueHeads: 1, vocabulary: 512, theta: 10000, tied: true),
         ["smollm2-135m"] = Llama(hidden: 576, ffn: 1536, layers: 30, heads: 9, keyValueHeads: 3, vocabulary: 49152, theta: 100000, tied: true),
         ["smollm2-360m"] = Llama(hidden: 960, ffn: 2560, layers: 32, heads: 15, keyValueHeads: 5, vocabulary: 49152, theta: 100000, tied: true),
         ["tinyllama-1.1b"] = Llama(hidden: 2048, ffn: 5632, layers: 22, heads: 32, keyValueHeads: 4, vocabulary: 32000, theta: 10000, tied: false),
         ["llama3.2-1b"] = Llama(hidden: 2048, ffn: 8192, layers: 16, heads: 32, keyValueHeads: 8, vocabulary: 128256, theta: 500000, tied: true),
+        ["llama3.1-8b"] = Llama(hidden: 4096, ffn: 14336, layers: 32, heads: 32, keyValueHeads: 8, vocabulary: 128256, theta: 500000, tied: false),
     };
 
     static string Llama(int hidden, int ffn, int layers, int heads, int keyValueHeads, int vocabulary, int theta, bool tied) => $$"""

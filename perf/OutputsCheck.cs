@@ -42,13 +42,13 @@ static class OutputsCheck
         foreach (var activation in Activations)
         {
             using var backend = Device.Open(device, activation);
-            foreach (var item in KernelCase.All(CaseShape.Tiny, activation))
+            foreach (var (shape, item) in CaseShape.Checked.SelectMany(shape => KernelCase.All(shape, activation).Select(item => (shape, item))))
             {
                 using CaseMemory memory = new(backend);
                 item.Prepare(memory)();
                 foreach (var (index, output) in memory.Outputs.Index())
                 {
-                    yield return ($"{activation} {item.Operation} {index}", output.Type == DType.I32 ? Array.ConvertAll(backend.ReadInts(output), x => (float)x) : backend.ReadFloats(output));
+                    yield return ($"{activation} {shape.Name} {item.Operation} {index}", output.Type == DType.I32 ? Array.ConvertAll(backend.ReadInts(output), x => (float)x) : backend.ReadFloats(output));
                 }
             }
         }
@@ -65,12 +65,4 @@ static class OutputsCheck
 
         return error == 0 ? 0 : Math.Sqrt(error / size);
     }
-}
-
-/// <summary>Options of the verbs that run on a device.</summary>
-static class DeviceArguments
-{
-    public static string Device(string[] args) => Value(args, "--device") ?? "cuda:0";
-
-    public static string? Value(string[] args, string option) => Array.IndexOf(args, option) is >= 0 and var at && at + 1 < args.Length ? args[at + 1] : null;
 }

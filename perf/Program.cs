@@ -1,3 +1,4 @@
+using IlgpuPeft.Kernels;
 using IlgpuPeft.Perf;
 
 // Each verb is one benchmark. Run in Release: dotnet run -c Release --project perf -- gemm
@@ -11,6 +12,7 @@ var verbs = new SortedDictionary<string, Action<string[]>>
     ["emulator"] = _ => EmulatorBenchmark.Run(),
     ["make-model"] = RandomModels.Make,
     ["ops"] = _ => OpsBenchmark.Run(),
+    ["device-step"] = DeviceStepBenchmark.Run,
     ["device"] = DeviceBenchmark.Run,
     ["kernels"] = KernelResources.Run,
     ["outputs"] = OutputsCheck.Run,
@@ -22,5 +24,13 @@ if (args.Length == 0 || !verbs.TryGetValue(args[0], out var run))
     return 1;
 }
 
-run(args[1..]);
-return Environment.ExitCode;
+try
+{
+    run(args[1..]);
+    return Environment.ExitCode;
+}
+catch (Exception error) when (error is ArgumentException or DeviceMemoryException)
+{
+    Console.Error.WriteLine($"perf {args[0]}: {error.Message}");
+    return 1;
+}

@@ -1,6 +1,6 @@
-"""The operations of `perf device` in PyTorch, timed the same way on the same GPU, as rows of the same CSV file.
+"""PyTorch beside the operations of `perf device` and the step of `perf device-step`: timed alike on the same GPU, as rows of the same CSV files.
 
-Usage: python3 peers.py FILE.csv    (needs torch with CUDA)
+Usage: python3 peers.py DEVICE.csv STEPS.csv    (torch 2.6 or newer with CUDA; the step needs transformers and peft too)
 """
 import csv, datetime, sys, time
 import torch
@@ -11,6 +11,11 @@ MODELS = {  # tokens, width, hidden, heads, key/value heads, head width, vocabul
     "smollm2-135m": (2048, 576, 1536, 9, 3, 64, 49152),
     "llama3.1-8b": (2048, 4096, 14336, 32, 8, 128, 128256),
 }
+STEP_MODELS = {  # width, hidden, layers, heads, key/value heads, vocabulary, RoPE base, tied
+    "smollm2-135m": (576, 1536, 30, 9, 3, 49152, 100000.0, True),
+    "llama3.2-1b": (2048, 8192, 16, 32, 8, 128256, 500000.0, True),
+}
+STEP_TOKENS, STEP_SEQUENCES, STEP_ROUNDS = 2048, 4, 15
 
 
 def cases(n, d, f, h, g, c, v):
@@ -44,18 +49,16 @@ def cases(n, d, f, h, g, c, v):
     def cross_entropy():
         x, w = new(n, d).requires_grad_(), new(v, d)
         targets = torch.randint(v, (n,), device="cuda")
-        def run():
-            torch.autograd.grad(F.cross_entropy(F.linear(x, w).float(), targets), x)
-        return run
+        return lambda: torch.autograd.grad(F.cross_entropy(F.linear(x, w).float(), targets), x)
 
-    x, wide = 2 * n * d, 2 * n * f
+    x, wide, visible = 2 * n * d, 2 * n * f, n * (n + 1) // 2
     yield "RmsNormForward", 2 * x, 0, rms_norm
     yield "SwiGluForward", 3 * wide, 0, swiglu
-    yield "AttentionForward", 2 * n * (2 * h + 2 * g) * c, 2 * n * n * h * c, attention
-    yield "AttentionBackward", 2 * n * (4 * h + 4 * g) * c, 5 * n * n * h * c, attention_backward
-    for suffix, rows in (("", n), (", decode x1", 1), (", decode x16", 16)):
+    yield "AttentionForward", 2 * n * (2 * h + 2 * g) * c, 4 * visible * h * c, attention
+    yield "AttentionBackward", 2 * n * (4 * h + 4 * g) * c, 10 * visible * h * c, attention_backward
+    for suffix, rows in (("", n), (", decode x16", 16), (", decode x1", 1)):
         yield "LinearForward BF16" + suffix, 2 * f * d + 2 * rows * (d + f), 2 * rows * f * d, linear(rows)
-    yield "TokenLogProbs", 4 * v * d + 2 * x, 4 * n * d * v, cross_entropy
+    yield "TokenLogProbs", 2 * v * d + 2 * x, 4 * n * d * v, cross_entropy
 
 
 def seconds(runs, repeats):
@@ -67,25 +70,74 @@ def seconds(runs, repeats):
     return (time.perf_counter() - start) / repeats
 
 
-def main(path):
-    device = torch.cuda.get_device_name()
-    with open(path, "a", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        for model, shape in MODELS.items():
-            for name, moved, flops, make in cases(*shape):
-                copies = max(1, min(16, BEYOND_CACHES // moved))
-                runs = [make() for _ in range(copies)]
-                seconds(runs, 2 * copies)
-                repeats = max(1, min(2000, int(SAMPLE_SECONDS / seconds(runs, copies))))
-                times = sorted(seconds(runs, repeats) for _ in range(SAMPLES))
-                p20, p50, p80 = (1e6 * times[SAMPLES * k // 10] for k in (2, 5, 8))
-                print(f"{model} {name:32} {p50:10.1f} us")
-                rows.writerow([datetime.date.today(), "", device, f"torch {torch.__version__}", name, model, "BF16", moved, flops, f"{p20:.2f}", f"{p50:.2f}", f"{p80:.2f}"])
-                del runs
-                torch.cuda.empty_cache()
+def time_operations(write):
+    for model, shape in MODELS.items():
+        for name, moved, flops, make in cases(*shape):
+            copies = max(1, min(16, BEYOND_CACHES // moved))
+            runs = [make() for _ in range(copies)]
+            seconds(runs, 2 * copies)
+            repeats = max(1, min(2000, int(SAMPLE_SECONDS / seconds(runs, copies))))
+            times = sorted(seconds(runs, repeats) for _ in range(SAMPLES))
+            p20, p50, p80 = (1e6 * times[SAMPLES * k // 10] for k in (2, 5, 8))
+            print(f"{model} {name:32} {p50:10.1f} us")
+            write([f"torch {torch.__version__}", name, model, "BF16", moved, flops, f"{p20:.2f}", f"{p50:.2f}", f"{p80:.2f}"])
+            del runs
+            torch.cuda.empty_cache()
+
+
+def time_steps(write):
+    """LoRA of rank 16 on all linear layers of a bfloat16 model with random weights: dense, where `perf device-step` reads NF4."""
+    import peft, transformers
+    for name, (width, hidden, layers, heads, groups, vocabulary, base, tied) in STEP_MODELS.items():
+        config = transformers.LlamaConfig(
+            hidden_size=width, intermediate_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=groups, vocab_size=vocabulary,
+            max_position_embeddings=8192, rms_norm_eps=1e-5, rope_theta=base, tie_word_embeddings=tied, use_cache=False, attn_implementation="sdpa")
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            with torch.device("cuda"):
+                model = transformers.LlamaForCausalLM(config)
+        finally:
+            torch.set_default_dtype(default)
+        model = peft.get_peft_model(model, peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+        model.train()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+        ids = torch.randint(vocabulary, (STEP_SEQUENCES, STEP_TOKENS // STEP_SEQUENCES), device="cuda")
+
+        def step():
+            optimizer.zero_grad(set_to_none=True)
+            loss = model(input_ids=ids, labels=ids).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            if not torch.isfinite(loss).item():
+                raise RuntimeError(f"{name}: the loss is {loss.item()}; a wrong step is not timed")
+
+        torch.cuda.reset_peak_memory_stats()
+        seconds([step], 3)
+        median = sorted(seconds([step], 1) for _ in range(STEP_ROUNDS))[STEP_ROUNDS // 2]
+        who = f"torch {torch.__version__} + transformers {transformers.__version__} + peft {peft.__version__}"
+        print(f"{name} LoRA step over dense bf16: {1e3 * median:.1f} ms, {STEP_TOKENS / median:.0f} tokens/s")
+        write([who, name, STEP_TOKENS, f"{1e3 * median:.3f}", f"{STEP_TOKENS / median:.1f}", "", "", "", torch.cuda.max_memory_allocated()])
+        del model, trained, optimizer, step
+        torch.cuda.empty_cache()
+
+
+def main(operations, steps):
+    origin = [datetime.date.today(), "", torch.cuda.get_device_name()]
+    for path, measure in ((operations, time_operations), (steps, time_steps)):
+        with open(path, "a", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+
+            def write(row):
+                rows.writerow(origin + row)
+                file.flush()
+
+            measure(write)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(sys.argv[1])
+    main(*sys.argv[1:])

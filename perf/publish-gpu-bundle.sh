@@ -12,7 +12,7 @@ mkdir -p "$bundle"
 # One folder for all three: they share the runtime and the libraries.
 for project in tests perf src/IlgpuPeft.Cli; do
   dotnet publish "$project" -c Release -r linux-x64 --self-contained -o "$bundle" \
-    -p:DebugType=none -p:GenerateDocumentationFile=false -p:PublishReferencesDocumentationFiles=false
+    -p:DebugType=none -p:RunAnalyzers=false -p:PublishDocumentationFile=false -p:PublishReferencesDocumentationFiles=false
 done
 
 cp perf/run-on-gpu.sh perf/peers.py "$bundle/"

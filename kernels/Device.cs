@@ -16,8 +16,8 @@ public static class Device
 
     /// <summary>Opens a device. The caller disposes it, after everything that lives on it.</summary>
     /// <param name="name">
-    /// <c>auto</c> (<c>cuda:0</c> if it opens, else <c>cpu</c>); <c>cpu</c>; <c>cuda:N</c>; <c>emulator</c>, which executes the kernels' PTX on the CPU; or <c>simulator</c>, which runs
-    /// the portable kernels as C#, thread by thread, for a debugger.
+    /// <c>auto</c> (<c>cuda:0</c> if it opens, else <c>cpu</c>); <c>cpu</c>; <c>cuda:N</c>; <c>emulator</c>, which executes the kernels' PTX on the CPU
+    /// (<c>emulator:sm_75</c> and <c>emulator:sm_70</c>: the PTX for GPUs before Ampere); or <c>simulator</c>, which runs the portable kernels as C#, thread by thread, for a debugger.
     /// </param>
     /// <param name="activation">Element type of activations, F32 or BF16; null for the device's own choice: F32 on <c>cpu</c>, BF16 elsewhere.</param>
     /// <exception cref="ArgumentException">The name is unknown, the device is not there, or it has no such activations; the message says what was looked for and what would do.</exception>

@@ -1,7 +1,7 @@
 namespace IlgpuPeft.Kernels;
 
 /// <summary>
-/// The operations as hand-written ILGPU kernels, on CUDA, the PTX emulator, OpenCL or ILGPU's CPU accelerator. Activations are stored as <typeparamref name="T"/>; parameters, gradients
+/// The operations as hand-written ILGPU kernels, on CUDA, the PTX emulator or ILGPU's CPU accelerator. Activations are stored as <typeparamref name="T"/>; parameters, gradients
 /// of parameters and optimizer state are F32, and so is every sum. Each operation's kernels are in the file of its name under <c>Ops</c>.
 /// </summary>
 /// <typeparam name="T">How activations are stored.</typeparam>

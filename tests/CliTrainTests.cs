@@ -22,23 +22,26 @@ public partial class CliTrainTests : IDisposable
     }
 
     [Theory]
-    [InlineData("lora")]
-    [InlineData("qlora_nf4")]
-    public async Task Train_of_the_golden_case_reproduces_losses_and_adapter(string name)
+    [InlineData("lora", "cpu", "f32")]
+    [InlineData("qlora_nf4", "cpu", "f32")]
+    [InlineData("qlora_nf4", "emulator", "f32")]
+    [InlineData("qlora_nf4", "emulator", "bf16")]
+    public async Task Train_of_the_golden_case_reproduces_losses_and_adapter(string name, string device, string dtype)
     {
         string folder = TestAssets.Path($"golden/cases/{name}");
-        (await Tool.RunAsync("train", GoldenConfig(name))).Succeeds();
+        double tolerance = TestDevices.Tolerance(dtype);
+        (await Tool.RunAsync("train", GoldenConfig(name), "--set", $"device={device}", "--set", $"dtype={dtype}")).Succeeds();
 
         var expected = JsonElement.Parse(File.ReadAllText(Path.Combine(folder, "expected.json")));
         var rows = MetricsFile.Read(Path.Combine(temp.Path, "out", "metrics.jsonl"));
-        Compare.Close(Doubles(expected, "losses"), [.. rows.Select(row => row["loss"])], Tolerance, "losses");
-        Compare.Close(Doubles(expected, "grad_norms"), [.. rows.Select(row => row["grad_norm"])], Tolerance, "grad_norms");
+        Compare.Close(Doubles(expected, "losses"), [.. rows.Select(row => row["loss"])], tolerance, "losses");
+        Compare.Close(Doubles(expected, "grad_norms"), [.. rows.Select(row => row["grad_norm"])], tolerance, "grad_norms");
         using var final = Safetensors.Open(Path.Combine(folder, "expected.safetensors"));
         using var adapter = Safetensors.Open(Path.Combine(temp.Path, "out", "adapter_model.safetensors"));
         Assert.Equal(42, adapter.Tensors.Count);
         foreach (var tensor in adapter.Tensors)
         {
-            Compare.Close(Compare.Read(final, "final." + tensor.Name), Compare.Read(adapter, tensor.Name), Tolerance, tensor.Name);
+            Compare.Close(Compare.Read(final, "final." + tensor.Name), Compare.Read(adapter, tensor.Name), tolerance, tensor.Name);
         }
     }
 

@@ -56,12 +56,12 @@ public class KernelDeviceTests
     [Fact]
     public void Allocation_thatDoesNotFit_saysWhatIsFreeWhoHoldsMostAndWhatToSet()
     {
-        using var backend = new KernelBackend<F32>(KernelDevices.OpenEmulator(new PtxEmulatorOptions { MemoryBytes = 1 << 20 }));
+        using var backend = new KernelBackend<F32>(KernelDevices.OpenEmulator("emulator", new PtxEmulatorOptions { MemoryBytes = 1 << 20 }));
         backend.Allocate(DType.F32, 150_000, "weights");
 
         var error = Assert.Throws<DeviceMemoryException>(() => backend.Allocate(DType.F32, 200_000, "activations"));
 
-        Assert.Contains("emulator: no room for 781.2 KiB of activations, 438.1 KiB of 1 MiB are free.", error.Message, StringComparison.Ordinal);
+        Assert.Contains("emulator: no room for 781.3 KiB of activations, 438.1 KiB of 1 MiB are free.", error.Message, StringComparison.Ordinal);
         Assert.Contains("Held now: 585.9 KiB (weights 585.9 KiB). Weights: turn on load_in_4bit. Activations: lower micro_batch_size", error.Message, StringComparison.Ordinal);
         Assert.False(backend.Allocate(DType.F32, 100_000, "activations").IsEmpty); // what failed took nothing
     }
@@ -78,6 +78,7 @@ public class KernelDeviceTests
     [Theory]
     [InlineData("cuda:99")]
     [InlineData("cuda:x")]
+    [InlineData("opencl:0")]
     [InlineData("tpu")]
     public void Device_thatIsNotThere_saysWhichWouldDo(string name) => Assert.Contains("cpu", Assert.Throws<ArgumentException>(() => Device.Open(name)).Message, StringComparison.Ordinal);
 

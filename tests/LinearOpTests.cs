@@ -184,6 +184,18 @@ public class LinearOpTests
         }
     }
 
+    [Fact]
+    public void Forward_andBackward_runOnIlgpusCpuAccelerator()
+    {
+        using Oracle oracle = new("simulator-f32", 40);
+        using Layer layer = new(oracle, WeightFormat.Nf4Double, 2, 64, 9, 3);
+        Slice xa = oracle.Output(2 * 3), y = oracle.Output(2 * 9), dx = oracle.Output(2 * 64);
+        oracle.Backend.LinearForward(layer.XSlice, layer.Weight, layer.BiasSlice, layer.Lora, layer.InputSlice, xa, y, accumulate: false);
+        oracle.Backend.LinearBackward(layer.DySlice, layer.XSlice, layer.InputSlice, layer.Weight, null, default, dx, default, false, default, default, default, default);
+        oracle.Close(layer.Output(new double[2 * 9]).Y, y, oracle.Sums, "y");
+        oracle.Close(layer.Dx(), dx, oracle.Sums, "dx");
+    }
+
     [Theory]
     [InlineData("emulator-f32")]
     [InlineData("emulator-bf16")]

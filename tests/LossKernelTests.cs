@@ -6,8 +6,8 @@ using Xunit;
 namespace IlgpuPeft.Tests;
 
 /// <summary>
-/// Of the kernels of cross-entropy, AdamW and sampling: how much they move, what ILGPU makes of them, that gradients are those of the device's own forward pass, and that they also run
-/// without PTX.
+/// Of the kernels of cross-entropy, AdamW and sampling: how much they move, what ILGPU makes of them, and that gradients are those of the device's own forward
+/// pass.
 /// </summary>
 public partial class LossKernelTests
 {
@@ -101,16 +101,8 @@ public partial class LossKernelTests
         }
     }
 
-    [Fact]
-    public void Kernels_onTheSimulator_computeWhatTheHostDoes()
-    {
-        using Oracle simulator = new("simulator-f32", 5), host = new("cpu", 5);
-        Assert.All(RunAll(host).Zip(RunAll(simulator)), pair =>
-            Assert.True(Math.Abs(pair.First - pair.Second) <= 1e-5 * (1 + Math.Abs(pair.First)), $"{pair.First:r} on the host, {pair.Second:r} on the simulator"));
-    }
-
     /// <summary>Every operation once, and what it wrote.</summary>
-    static List<double> RunAll(Oracle oracle)
+    internal static List<(string What, double[] Values)> RunAll(Oracle oracle)
     {
         const int Rows = 2, Width = 3, Vocabulary = 40, Length = 300;
         var backend = oracle.Backend;
@@ -127,8 +119,13 @@ public partial class LossKernelTests
         backend.AdamW8Bit(q, g, new Moments8Bit(first, scales, second, others, oracle.Put(Array.ConvertAll(Moments8Bit.MapValues.ToArray(), x => (double)x), DType.F32)), step, norm);
 
         Slice ids = oracle.Put([0]), drawn = oracle.OutputParameter(1);
-        backend.Sample(oracle.Put(values), 1, new Sampling(1), new RandomKey(1, 2, 3), ids, drawn);
-        return [.. ((Slice[])[logprobs, entropy, dHidden, dHead, p, m, v, q, first, scales, second, others, ids, drawn]).SelectMany(oracle.Get)];
+        backend.Sample(oracle.Put(values), 1, new Sampling(8), new RandomKey(1, 2, 3), ids, drawn);
+        (string What, Slice Slice)[] written =
+        [
+            ("logprobs", logprobs), ("entropy", entropy), ("dHidden", dHidden), ("dHead", dHead), ("AdamW p", p), ("AdamW m", m), ("AdamW v", v), ("AdamW8Bit p", q),
+            ("AdamW8Bit first moments", first), ("their scales", scales), ("AdamW8Bit second moments", second), ("their scales", others), ("ids", ids), ("their logprobs", drawn),
+        ];
+        return [.. written.Select(result => (result.What, oracle.Get(result.Slice)))];
     }
 
     [GeneratedRegex(@"\b(ld|st)\.(v\d\.)?[busf]\d+\b")]

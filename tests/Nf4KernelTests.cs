@@ -120,7 +120,7 @@ public class Nf4KernelTests
         Assert.DoesNotContain(".local", ptx);
     }
 
-    static void CheckQuantize(Oracle oracle, double[] values, DType type, int blockSize)
+    internal static void CheckQuantize(Oracle oracle, double[] values, DType type, int blockSize)
     {
         var (packed, absMax) = Quantize(oracle, values, type, blockSize);
         var expected = new byte[packed.Length];

@@ -8,7 +8,10 @@ namespace IlgpuPeft.Tests;
 /// One device under test: puts inputs into its memory, hands out outputs that are poisoned and fenced, and compares them with what <see cref="Naive"/> says.
 /// Inputs are drawn from a seed that every failure prints, and rounded to float, so that all devices see the same numbers.
 /// </summary>
-sealed class Oracle(string device, int seed) : IDisposable
+/// <param name="device">One of <see cref="TestDevices"/>.</param>
+/// <param name="seed">Of the inputs.</param>
+/// <param name="exactIn">The type that holds drawn inputs exactly; the device's own for activations, if left out.</param>
+sealed class Oracle(string device, int seed, DType? exactIn = null) : IDisposable
 {
     const int Fence = 16;
     const float Poison = float.NaN;
@@ -161,8 +164,8 @@ sealed class Oracle(string device, int seed) : IDisposable
 
     public void Dispose() => Backend.Dispose();
 
-    /// <summary>The value nearest to this that both a float and the device's activation type hold.</summary>
-    double Stored(double value) => Backend.Activation == DType.BF16 ? BitConverter.UInt32BitsToSingle((uint)Intrinsics.NarrowToBf16((float)value) << 16) : (float)value;
+    /// <summary>The value nearest to this that a float and the type of inputs hold.</summary>
+    double Stored(double value) => (exactIn ?? Backend.Activation) == DType.BF16 ? BitConverter.UInt32BitsToSingle((uint)Intrinsics.NarrowToBf16((float)value) << 16) : (float)value;
 
     static byte[] Encode(double[] values, DType type) => type switch
     {

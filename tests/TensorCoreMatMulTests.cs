@@ -130,6 +130,8 @@ public class TensorCoreMatMulTests
         Assert.Contains("C has 4 elements, expected 6", Fails(call with { M = 3 }));
         Assert.Contains("A is F32, expected BF16", Fails(call with { A = oracle.PutParameter([1.0, 2, 3, 4]) }));
         Assert.Contains("the extension is 1 x 2, expected 2 x 2", Assert.Throws<ArgumentException>(() => TensorCoreMatMul.Multiply(oracle.Device!, call, call with { M = 1 })).Message);
+        using KernelBackend<F32> plain = new(KernelDevice.Rent("simulator"));
+        Assert.Contains("simulator has no tensor cores", Assert.Throws<NotSupportedException>(() => TensorCoreMatMul.Multiply(plain.Device, call)).Message);
         string Fails(MatMulCall wrong) => Assert.Throws<ArgumentException>(() => TensorCoreMatMul.Multiply(oracle.Device!, wrong)).Message;
     }
 

@@ -43,14 +43,16 @@ static class AttentionProducts<TWarps> where TWarps : unmanaged, IConstant
     /// <summary>The first of this thread's columns of scores.</summary>
     public static int Column => Group.IdxX % 16;
 
-    static ArrayView<Float4> Left => SharedMemory.GetDynamic<Float4>();
+    /// <summary>The shared memory that a kernel hands to every product. It asks once: on the simulator, each call is another piece of memory.</summary>
+    public static ArrayView<Float4> Shared() => SharedMemory.GetDynamic<Float4>();
 
-    static ArrayView<Float4> Right => SharedMemory.GetDynamic<Float4>().SubView(Rows * Stride);
+    static ArrayView<Float4> Right(ArrayView<Float4> shared) => shared.SubView(Rows * Stride);
 
     /// <summary>Where this thread's four rows begin, of a tile of <paramref name="count"/> rows; past its end the last one again.</summary>
     public static RowStarts Starts(long start, long stride, int count) => Starts(start, stride, count, Row, 1);
 
     /// <summary>Scores: a·bᵀ over the whole width, rows of a against columns that are rows of b.</summary>
+    /// <param name="shared">From <see cref="Shared"/>.</param>
     /// <param name="a">Tensor of the rows.</param>
     /// <param name="rows">Where this thread's rows begin.</param>
     /// <param name="b">Tensor of the columns.</param>
@@ -59,27 +61,28 @@ static class AttentionProducts<TWarps> where TWarps : unmanaged, IConstant
     /// <param name="count">Columns of the tile.</param>
     /// <param name="rowCount">Rows of the tile.</param>
     /// <param name="heads">How rows are read.</param>
-    public static Block4x4 Scores<T>(ArrayView<T> a, RowStarts rows, ArrayView<T> b, long start, long stride, int count, int rowCount, HeadRows heads) where T : unmanaged, IElement<T>
+    public static Block4x4 Scores<T>(ArrayView<Float4> shared, ArrayView<T> a, RowStarts rows, ArrayView<T> b, long start, long stride, int count, int rowCount, HeadRows heads)
+        where T : unmanaged, IElement<T>
     {
         int quad = Group.IdxX % 16;
         var sums = default(Block4x4);
         for (int column = 0; column < heads.Width; column += Columns)
         {
             Group.Barrier(); // whoever read what was in shared memory is done
-            Store(heads.Read(a, rows, Row < rowCount ? column + 4 * quad : heads.Width), Left.SubView(Row * Stride + quad), 1); // zeros where there are no rows
-            LoadRight(b, start, stride, count, column, heads);
+            Store(heads.Read(a, rows, Row < rowCount ? column + 4 * quad : heads.Width), shared.SubView(Row * Stride + quad), 1); // zeros where there are no rows
+            LoadRight(shared, b, start, stride, count, column, heads);
             Group.Barrier(); // both chunks are in
-            sums = MultiplyTransposed(sums, IsBusy(rowCount) ? (Math.Min(heads.Width - column, Columns) + 3) / 4 : 0);
+            sums = MultiplyTransposed(shared, sums, IsBusy(rowCount) ? (Math.Min(heads.Width - column, Columns) + 3) / 4 : 0);
         }
 
         return sums;
     }
 
     /// <summary>Puts probabilities on the left, into the rows of this warp.</summary>
-    public static void Put(Block4x4 block)
+    public static void Put(ArrayView<Float4> shared, Block4x4 block)
     {
         Warp.Barrier(); // the warp has read what was in its rows
-        var to = Left.Cast<float>().SubView(4 * Row * Stride + Column);
+        var to = shared.Cast<float>().SubView(4 * Row * Stride + Column);
         Put(to, block.R0);
         Put(to.SubView(4 * Stride), block.R1);
         Put(to.SubView(8 * Stride), block.R2);
@@ -89,6 +92,7 @@ static class AttentionProducts<TWarps> where TWarps : unmanaged, IConstant
     /// <summary>Adds the probabilities on the left times x, of which the tile's columns are rows.</summary>
     /// <typeparam name="T">Element of x.</typeparam>
     /// <typeparam name="TBlocks">Blocks of 64 columns that x has, rounded up to 1, 2 or 4.</typeparam>
+    /// <param name="shared">From <see cref="Shared"/>.</param>
     /// <param name="sums">What is added to.</param>
     /// <param name="x">Values, or whatever the probabilities weigh.</param>
     /// <param name="start">Where the first row begins.</param>
@@ -96,20 +100,20 @@ static class AttentionProducts<TWarps> where TWarps : unmanaged, IConstant
     /// <param name="count">Columns of the tile.</param>
     /// <param name="rowCount">Rows of the tile.</param>
     /// <param name="heads">How rows are read.</param>
-    public static Sums AddWeighted<T, TBlocks>(Sums sums, ArrayView<T> x, long start, long stride, int count, int rowCount, HeadRows heads)
+    public static Sums AddWeighted<T, TBlocks>(ArrayView<Float4> shared, Sums sums, ArrayView<T> x, long start, long stride, int count, int rowCount, HeadRows heads)
         where T : unmanaged, IElement<T> where TBlocks : unmanaged, IConstant
     {
         int quads = IsBusy(rowCount) ? (count + 3) / 4 : 0;
-        sums.B0 = AddWeighted(sums.B0, x, start, stride, count, 0, quads, heads);
+        sums.B0 = AddWeighted(shared, sums.B0, x, start, stride, count, 0, quads, heads);
         if (TBlocks.Value > 1)
         {
-            sums.B1 = AddWeighted(sums.B1, x, start, stride, count, Columns, quads, heads);
+            sums.B1 = AddWeighted(shared, sums.B1, x, start, stride, count, Columns, quads, heads);
         }
 
         if (TBlocks.Value > 2)
         {
-            sums.B2 = AddWeighted(sums.B2, x, start, stride, count, 2 * Columns, quads, heads);
-            sums.B3 = AddWeighted(sums.B3, x, start, stride, count, 3 * Columns, quads, heads);
+            sums.B2 = AddWeighted(shared, sums.B2, x, start, stride, count, 2 * Columns, quads, heads);
+            sums.B3 = AddWeighted(shared, sums.B3, x, start, stride, count, 3 * Columns, quads, heads);
         }
 
         return sums;
@@ -178,12 +182,12 @@ static class AttentionProducts<TWarps> where TWarps : unmanaged, IConstant
     }
 
     /// <summary>Brings 64 columns of x, from <paramref name="column"/> on, to the right: half a warp a row, four rows each at a time.</summary>
-    static void LoadRight<T>(ArrayView<T> x, long start, long stride, int count, int column, HeadRows heads) where T : unmanaged, IElement<T>
+    static void LoadRight<T>(ArrayView<Float4> shared, ArrayView<T> x, long start, long stride, int count, int column, HeadRows heads) where T : unmanaged, IElement<T>
     {
         int quad = Group.IdxX % 16, step = 2 * TWarps.Value;
         for (int first = Group.IdxX / 16; first < Columns; first += 4 * step)
         {
-            Store(heads.Read(x, Starts(start, stride, count, first, step), column + 4 * quad), Right.SubView(first * Stride + quad), step);
+            Store(heads.Read(x, Starts(start, stride, count, first, step), column + 4 * quad), Right(shared).SubView(first * Stride + quad), step);
         }
     }
 
@@ -195,12 +199,12 @@ static class AttentionProducts<TWarps> where TWarps : unmanaged, IConstant
         to[3 * step * Stride] = quads.D;
     }
 
-    static Block4x4 AddWeighted<T>(Block4x4 sums, ArrayView<T> x, long start, long stride, int count, int column, int quads, HeadRows heads) where T : unmanaged, IElement<T>
+    static Block4x4 AddWeighted<T>(ArrayView<Float4> shared, Block4x4 sums, ArrayView<T> x, long start, long stride, int count, int column, int quads, HeadRows heads) where T : unmanaged, IElement<T>
     {
         Group.Barrier(); // whoever read the right side is done
-        LoadRight(x, start, stride, count, column, heads);
+        LoadRight(shared, x, start, stride, count, column, heads);
         Group.Barrier(); // both sides are in
-        return Multiply(sums, quads);
+        return Multiply(shared, sums, quads);
     }
 
     static void Put(ArrayView<float> row, Float4 value)
@@ -237,10 +241,10 @@ static class AttentionProducts<TWarps> where TWarps : unmanaged, IConstant
 
     static Float4 Scaled(Float4 x, float factor) => new() { X = x.X * factor, Y = x.Y * factor, Z = x.Z * factor, W = x.W * factor };
 
-    static Block4x4 MultiplyTransposed(Block4x4 sums, int quads)
+    static Block4x4 MultiplyTransposed(ArrayView<Float4> shared, Block4x4 sums, int quads)
     {
-        var left = Left.SubView(Row * Stride);
-        var right = Right.SubView(Column * Stride);
+        var left = shared.SubView(Row * Stride);
+        var right = Right(shared).SubView(Column * Stride);
         for (int i = 0; i < quads; i++)
         {
             var a = left.SubView(i);
@@ -255,10 +259,10 @@ static class AttentionProducts<TWarps> where TWarps : unmanaged, IConstant
         return sums;
     }
 
-    static Block4x4 Multiply(Block4x4 sums, int quads)
+    static Block4x4 Multiply(ArrayView<Float4> shared, Block4x4 sums, int quads)
     {
-        var left = Left.SubView(Row * Stride);
-        var right = Right.SubView(Group.IdxX % 16);
+        var left = shared.SubView(Row * Stride);
+        var right = Right(shared).SubView(Group.IdxX % 16);
         for (int i = 0; i < quads; i++)
         {
             var a = left.SubView(i);

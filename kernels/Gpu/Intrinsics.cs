@@ -21,14 +21,10 @@ struct Float4
     public float X, Y, Z, W;
 }
 
-/// <summary>
-/// Instructions that C# has no name for. On CUDA and the emulator each call becomes the PTX that <see cref="PtxIntrinsics"/> writes for it, with operands in registers; elsewhere
-/// the body here runs. Those that only tensor-core kernels call have no other form: such kernels are never launched elsewhere.
-/// </summary>
-static class Intrinsics
+/// <summary>What GPUs before sm_80, and devices without PTX, run in place of instructions that came with it.</summary>
+static class PortableIntrinsics
 {
-    /// <summary>The upper half of <paramref name="value"/>, rounded to nearest even: <c>cvt.rn.bf16.f32</c>.</summary>
-    [IntrinsicImplementation]
+    /// <inheritdoc cref="Intrinsics.NarrowToBf16" />
     public static ushort NarrowToBf16(float value)
     {
         uint bits = Interop.FloatAsInt(value);
@@ -36,9 +32,23 @@ static class Intrinsics
         return (ushort)((bits & 0x7FFF_FFFF) > 0x7F80_0000 ? 0x7FFF : rounded); // NaN stays one: rounding could carry it into infinity
     }
 
+    /// <inheritdoc cref="Intrinsics.PackBf16" />
+    public static uint PackBf16(float low, float high) => NarrowToBf16(low) | ((uint)NarrowToBf16(high) << 16);
+}
+
+/// <summary>
+/// Instructions that C# has no name for. On CUDA and the emulator each call becomes the PTX that <see cref="PtxIntrinsics"/> writes for it, with operands in registers; elsewhere
+/// the body here runs, and before sm_80 those of <see cref="PortableIntrinsics"/>. Those that only tensor-core kernels call have no other form: such kernels are never launched elsewhere.
+/// </summary>
+static class Intrinsics
+{
+    /// <summary>The upper half of <paramref name="value"/>, rounded to nearest even: <c>cvt.rn.bf16.f32</c>.</summary>
+    [IntrinsicImplementation]
+    public static ushort NarrowToBf16(float value) => PortableIntrinsics.NarrowToBf16(value);
+
     /// <summary>Two floats as bfloat16, <paramref name="low"/> in the lower half: <c>cvt.rn.bf16x2.f32</c>.</summary>
     [IntrinsicImplementation]
-    public static uint PackBf16(float low, float high) => NarrowToBf16(low) | ((uint)NarrowToBf16(high) << 16);
+    public static uint PackBf16(float low, float high) => PortableIntrinsics.PackBf16(low, high);
 
     /// <summary><paramref name="value"/> as a 16-bit IEEE float, rounded to nearest even: <c>cvt.rn.f16.f32</c>.</summary>
     [IntrinsicImplementation]

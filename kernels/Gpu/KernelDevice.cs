@@ -19,7 +19,7 @@ sealed partial class KernelDevice
 
     readonly Dictionary<(Delegate Kernel, int Group), Delegate> launchers = [];
     readonly List<(string Name, Kernel Kernel)> compiled = [];
-    bool failed;
+    bool failed, rented;
 
     internal KernelDevice(string name, Accelerator accelerator, int maxSharedBytes)
     {
@@ -29,7 +29,12 @@ sealed partial class KernelDevice
         Stream = accelerator is CudaAccelerator cuda ? cuda.CreateStream(StreamFlags.CU_STREAM_NON_BLOCKING) : accelerator.DefaultStream;
         Buffers = new DeviceBuffers(accelerator, Stream);
         Transfers = new HostTransfers(accelerator, Stream, Buffers);
-        HasTensorCores = accelerator.Capabilities is CudaCapabilityContext && (accelerator is not CudaAccelerator gpu || gpu.Architecture >= CudaArchitecture.SM_80);
+        HasTensorCores = accelerator switch
+        {
+            CudaAccelerator gpu => gpu.Architecture >= CudaArchitecture.SM_80,
+            PtxEmulatorAccelerator emulator => emulator.Options.Architecture >= CudaArchitecture.SM_80,
+            _ => false,
+        };
     }
 
     /// <summary>The name that <see cref="Device.Open"/> took.</summary>
@@ -60,13 +65,21 @@ sealed partial class KernelDevice
 
     /// <summary>An idle device of that name, or a new one.</summary>
     /// <exception cref="ArgumentException">There is no such device here; the message says what was looked for.</exception>
-    public static KernelDevice Rent(string name) => Idle.TryGetValue(name, out var idle) && idle.TryTake(out var device) ? device : KernelDevices.Open(name);
+    public static KernelDevice Rent(string name)
+    {
+        var device = Idle.TryGetValue(name, out var idle) && idle.TryTake(out var found) ? found : KernelDevices.Open(name);
+        device.rented = true;
+        return device;
+    }
 
-    /// <summary>Leaves the device to the next backend, unless a launch failed: a GPU refuses all work after that. All its memory must be freed.</summary>
+    /// <summary>
+    /// Leaves the device to the next who asks for its name, unless it was opened with options of its own, or a compilation or a launch failed: a GPU refuses all work after that. All
+    /// its memory must be freed.
+    /// </summary>
     public void Return()
     {
         Log = null;
-        if (failed)
+        if (failed || !rented)
         {
             Transfers.Dispose();
             Accelerator.Dispose();
@@ -102,6 +115,7 @@ sealed partial class KernelDevice
         }
         catch (Exception cause)
         {
+            failed = true; // ILGPU keeps the half of the kernel that it understood, and later compilations may stumble over it
             throw new KernelException($"{what}: ILGPU could not compile the kernel for {Accelerator.Name} in groups of {group} threads: {cause.GetBaseException().Message}", cause);
         }
 
@@ -118,7 +132,7 @@ sealed partial class KernelDevice
         catch (Exception cause)
         {
             string log = Accelerator is CudaAccelerator cuda && code is PTXCompiledKernel ptx ? $" The driver's log:\n{CudaDriver.LoadLog(cuda, ptx.PTXAssembly)}" : "";
-            throw new KernelException($"{what}: {Accelerator.Name} refused the kernel: {cause.GetBaseException().Message}.{log}", cause);
+            throw new KernelException($"{what}: {Accelerator.Name} refused the kernel: {cause.GetBaseException().Message.TrimEnd('.')}.{log}", cause);
         }
     }
 

@@ -10,13 +10,17 @@ namespace IlgpuPeft.Kernels;
 static class KernelDevices
 {
     /// <summary>A new device.</summary>
-    /// <param name="name"><c>emulator</c>, <c>simulator</c> or <c>cuda:N</c>.</param>
+    /// <param name="name"><c>emulator</c>, <c>emulator:sm_75</c>, <c>emulator:sm_70</c>, <c>simulator</c> or <c>cuda:N</c>.</param>
     /// <exception cref="ArgumentException">The name is unknown, or there is no such device here; the message says what was looked for.</exception>
     public static KernelDevice Open(string name) => name switch
     {
-        "emulator" => OpenEmulator(),
+        "emulator" => OpenEmulator(name),
+        "emulator:sm_75" => OpenEmulator(name, new PtxEmulatorOptions { Architecture = CudaArchitecture.SM_75 }),
+        "emulator:sm_70" => OpenEmulator(name, new PtxEmulatorOptions { Architecture = CudaArchitecture.SM_70 }),
         "simulator" => OpenSimulator(),
         _ when CudaIndex(name) is { } index => OpenCuda(name, index),
+        _ when name.StartsWith("opencl", StringComparison.Ordinal) => throw new ArgumentException(
+            $"device '{name}': OpenCL is not supported: kernels pass values between the 32 lanes of a warp, which not every OpenCL device can. Use cpu, or cuda:N with an NVIDIA GPU.", nameof(name)),
         _ => throw new ArgumentException($"device '{name}': expected auto, cpu, cuda:N, emulator or simulator. Run `ilgpu-peft devices` for the list.", nameof(name)),
     };
 
@@ -37,10 +41,10 @@ static class KernelDevices
     }
 
     /// <summary>A new emulator.</summary>
-    public static KernelDevice OpenEmulator(PtxEmulatorOptions? options = null)
+    public static KernelDevice OpenEmulator(string name, PtxEmulatorOptions? options = null)
     {
         options ??= new PtxEmulatorOptions();
-        return new KernelDevice("emulator", NewContext(_ => { }).CreatePtxEmulator(options), options.MaxSharedBytes);
+        return new KernelDevice(name, NewContext(_ => { }).CreatePtxEmulator(options), options.MaxSharedBytes);
     }
 
     // The largest groups of the portable kernels, and one group at a time: a barrier of more threads costs milliseconds there.
@@ -55,7 +59,7 @@ static class KernelDevices
     {
         builder.Optimize(OptimizationLevel.O1).EnableAlgorithms().Profiling();
         configure(builder);
-        PtxIntrinsics.Register(builder, typeof(Intrinsics), typeof(PtxIntrinsics));
+        PtxIntrinsics.Register(builder, typeof(Intrinsics), typeof(PtxIntrinsics), typeof(PortableIntrinsics));
         PtxIntrinsics.Register(builder, typeof(WarpTileIntrinsics), typeof(PtxWarpTile));
         PtxIntrinsics.Register(builder, typeof(AttentionTile), typeof(PtxAttentionTile));
     });

@@ -5,6 +5,7 @@ using ILGPU.IR;
 using ILGPU.IR.Intrinsics;
 using ILGPU.IR.Types;
 using ILGPU.IR.Values;
+using ILGPU.Runtime.Cuda;
 using HardwareRegister = ILGPU.Backends.PTX.PTXCodeGenerator.HardwareRegister;
 using PrimitiveRegister = ILGPU.Backends.PTX.PTXCodeGenerator.PrimitiveRegister;
 
@@ -16,12 +17,24 @@ namespace IlgpuPeft.Kernels;
 /// </summary>
 static class PtxIntrinsics
 {
+    static readonly CudaArchitecture Oldest = CudaArchitecture.SM_70;
+
     /// <summary>Makes the intrinsics of <paramref name="type"/> known to a context, each with the generator of its name in <paramref name="generators"/>.</summary>
-    public static void Register(Context.Builder builder, Type type, Type generators)
+    /// <param name="builder">Of the context.</param>
+    /// <param name="type">Declares the intrinsics.</param>
+    /// <param name="generators">Writes their PTX.</param>
+    /// <param name="portable">Holds, under the same name, what GPUs before sm_80 run in place of an instruction that came with it.</param>
+    public static void Register(Context.Builder builder, Type type, Type generators, Type? portable = null)
     {
+        var manager = builder.GetIntrinsicManager();
         foreach (var method in type.GetMethods(BindingFlags.Static | BindingFlags.Public).Where(method => method.IsDefined(typeof(IntrinsicImplementationAttribute))))
         {
-            builder.GetIntrinsicManager().RegisterMethod(method, new PTXIntrinsic(generators, method.Name, IntrinsicImplementationMode.GenerateCode));
+            bool replaced = portable?.GetMethod(method.Name) is not null;
+            manager.RegisterMethod(method, new PTXIntrinsic(generators, method.Name, IntrinsicImplementationMode.GenerateCode, replaced ? CudaArchitecture.SM_80 : Oldest));
+            if (replaced)
+            {
+                manager.RegisterMethod(method, new PTXIntrinsic(portable!, method.Name, IntrinsicImplementationMode.Redirect, Oldest, CudaArchitecture.SM_80)); // not sm_80 itself
+            }
         }
     }
 

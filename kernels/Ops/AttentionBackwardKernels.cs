@@ -97,20 +97,21 @@ static class AttentionBackwardKernels
         Row r0 = ofTile[Math.Min(row, count - 1)], r1 = ofTile[Math.Min(row + 1, count - 1)], r2 = ofTile[Math.Min(row + 2, count - 1)], r3 = ofTile[Math.Min(row + 3, count - 1)];
         int last = tile.Offset + tile.Start + row; // the last key that this thread's first row sees
 
+        var shared = AttentionProducts<Eight>.Shared();
         Sums sums = default;
         int endKey = tile.Offset + tile.Start + count;
         for (int start = AttentionKernels.FirstKey(tile.Offset + tile.Start, call); start < endKey; start += AttentionProducts<Eight>.Columns)
         {
             int keys = Math.Min(endKey - start, AttentionProducts<Eight>.Columns), key = start + AttentionProducts<Eight>.Column;
             long at = (long)(tile.Key + start) * call.KeyStride + head / call.HeadsPerGroup * call.Width;
-            var s = AttentionProducts<Eight>.Scores(q, starts, k, at, call.KeyStride, keys, count, heads);
-            var ds = AttentionProducts<Eight>.Scores(dy, starts, v, at, call.KeyStride, keys, count, heads);
+            var s = AttentionProducts<Eight>.Scores(shared, q, starts, k, at, call.KeyStride, keys, count, heads);
+            var ds = AttentionProducts<Eight>.Scores(shared, dy, starts, v, at, call.KeyStride, keys, count, heads);
             ds.R0 = OfQuery(s.R0, ds.R0, last, key, r0, call);
             ds.R1 = OfQuery(s.R1, ds.R1, last + 1, key, r1, call);
             ds.R2 = OfQuery(s.R2, ds.R2, last + 2, key, r2, call);
             ds.R3 = OfQuery(s.R3, ds.R3, last + 3, key, r3, call);
-            AttentionProducts<Eight>.Put(ds);
-            sums = AttentionProducts<Eight>.AddWeighted<T, TBlocks>(sums, k, at, call.KeyStride, keys, count, heads);
+            AttentionProducts<Eight>.Put(shared, ds);
+            sums = AttentionProducts<Eight>.AddWeighted<T, TBlocks>(shared, sums, k, at, call.KeyStride, keys, count, heads);
         }
 
         Write<T, TBlocks>(dq, first, call.QueryStride, count, sums, call.Scale, heads);
@@ -136,6 +137,7 @@ static class AttentionBackwardKernels
         // The queries that see any key of the tile.
         int firstQuery = Math.Max(0, tile.Start - tile.Offset) / AttentionProducts<Eight>.Columns * AttentionProducts<Eight>.Columns;
         int endQuery = call.Window == 0 ? tile.Queries : Math.Min(tile.Queries, tile.Start + count - 1 - tile.Offset + call.Window);
+        var shared = AttentionProducts<Eight>.Shared();
         Sums keySums = default, valueSums = default;
         for (int head = Grid.IdxY * call.HeadsPerGroup; head < (Grid.IdxY + 1) * call.HeadsPerGroup; head++)
         {
@@ -148,8 +150,8 @@ static class AttentionBackwardKernels
                 Row r2 = ofHead[Math.Min(query + 32, endQuery - 1)], r3 = ofHead[Math.Min(query + 48, endQuery - 1)];
                 int last0 = LastKey(tile, query, endQuery), last1 = LastKey(tile, query + 16, endQuery);
                 int last2 = LastKey(tile, query + 32, endQuery), last3 = LastKey(tile, query + 48, endQuery);
-                var p = AttentionProducts<Eight>.Scores(k, starts, q, at, call.QueryStride, queries, count, heads);
-                var ds = AttentionProducts<Eight>.Scores(v, starts, dy, at, call.QueryStride, queries, count, heads);
+                var p = AttentionProducts<Eight>.Scores(shared, k, starts, q, at, call.QueryStride, queries, count, heads);
+                var ds = AttentionProducts<Eight>.Scores(shared, v, starts, dy, at, call.QueryStride, queries, count, heads);
                 p.R0 = OfKey(p.R0, last0, last1, last2, last3, key, r0, r1, r2, r3, call);
                 p.R1 = OfKey(p.R1, last0, last1, last2, last3, key + 1, r0, r1, r2, r3, call);
                 p.R2 = OfKey(p.R2, last0, last1, last2, last3, key + 2, r0, r1, r2, r3, call);
@@ -158,10 +160,10 @@ static class AttentionBackwardKernels
                 ds.R1 = Gradient(p.R1, ds.R1, r0, r1, r2, r3);
                 ds.R2 = Gradient(p.R2, ds.R2, r0, r1, r2, r3);
                 ds.R3 = Gradient(p.R3, ds.R3, r0, r1, r2, r3);
-                AttentionProducts<Eight>.Put(p);
-                valueSums = AttentionProducts<Eight>.AddWeighted<T, TBlocks>(valueSums, dy, at, call.QueryStride, queries, count, heads);
-                AttentionProducts<Eight>.Put(ds);
-                keySums = AttentionProducts<Eight>.AddWeighted<T, TBlocks>(keySums, q, at, call.QueryStride, queries, count, heads);
+                AttentionProducts<Eight>.Put(shared, p);
+                valueSums = AttentionProducts<Eight>.AddWeighted<T, TBlocks>(shared, valueSums, dy, at, call.QueryStride, queries, count, heads);
+                AttentionProducts<Eight>.Put(shared, ds);
+                keySums = AttentionProducts<Eight>.AddWeighted<T, TBlocks>(shared, keySums, q, at, call.QueryStride, queries, count, heads);
             }
         }
 

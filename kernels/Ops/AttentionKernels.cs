@@ -121,6 +121,7 @@ static class AttentionKernels
         int last0 = tile.Offset + row0 / call.HeadsPerGroup, last1 = tile.Offset + row1 / call.HeadsPerGroup; // the last keys that rows see
         int last2 = tile.Offset + row2 / call.HeadsPerGroup, last3 = tile.Offset + row3 / call.HeadsPerGroup;
 
+        var shared = AttentionProducts<TWarps>.Shared();
         Sums sums = default;
         float m0 = float.NegativeInfinity, m1 = m0, m2 = m0, m3 = m0; // maxima so far, as exponents of two
         float l0 = 0, l1 = 0, l2 = 0, l3 = 0; // sums of this thread's columns
@@ -128,7 +129,7 @@ static class AttentionKernels
         {
             int count = Math.Min(endKey - start, AttentionProducts<TWarps>.Columns), key = start + AttentionProducts<TWarps>.Column;
             long at = (long)(tile.Key + start) * call.KeyStride + Grid.IdxY * call.Width;
-            var s = AttentionProducts<TWarps>.Scores(q, starts, k, at, call.KeyStride, count, rows, heads);
+            var s = AttentionProducts<TWarps>.Scores(shared, q, starts, k, at, call.KeyStride, count, rows, heads);
             s.R0 = Visible(s.R0, key, last0, call);
             s.R1 = Visible(s.R1, key, last1, call);
             s.R2 = Visible(s.R2, key, last2, call);
@@ -142,9 +143,9 @@ static class AttentionKernels
             (kept.X, kept.Y, kept.Z, kept.W) = (Exponential(m0, n0), Exponential(m1, n1), Exponential(m2, n2), Exponential(m3, n3));
             (m0, m1, m2, m3) = (n0, n1, n2, n3);
             (l0, l1, l2, l3) = (l0 * kept.X + Sum(s.R0), l1 * kept.Y + Sum(s.R1), l2 * kept.Z + Sum(s.R2), l3 * kept.W + Sum(s.R3));
-            AttentionProducts<TWarps>.Put(s);
+            AttentionProducts<TWarps>.Put(shared, s);
             sums = AttentionProducts<TWarps>.Scaled<TBlocks>(sums, kept);
-            sums = AttentionProducts<TWarps>.AddWeighted<T, TBlocks>(sums, v, at, call.KeyStride, count, rows, heads);
+            sums = AttentionProducts<TWarps>.AddWeighted<T, TBlocks>(shared, sums, v, at, call.KeyStride, count, rows, heads);
         }
 
         RowStarts outputs = default;

@@ -4,8 +4,9 @@
 //            with f = scale·log₂e. Products of bfloat16, sums and softmax in f32; P is rounded to bfloat16 for P·V
 // Shapes     q, y [N, H, C] bf16 · k, v [M, G, C] bf16 · sequences [S, 4] i32 · lse [N, H] f32 or left out. C ≤ 256, padded with zeros to 16, 32, 48, 64, 96, 128, 192 or 256
 // Layout     row-major; moved in chunks of 16 bytes where C is a multiple of 8 and slices are aligned to 16 bytes, else value by value
-// Launch     grid (tiles of queries, at most; H), group 128. A warp owns 32 queries, 16 from C = 192 on; keys come 64 at a time, 32 from C = 96 on
-//            Shared: a tile of queries, two of keys and of values, lse: 48.5 KB for C = 64, 64.5 KB for C = 128, 96.3 KB for C = 256
+// Launch     grid (tiles of queries, at most; H), group 128. A warp owns 32 queries, 16 for C > 128, and passes over tiles that none of them sees; keys come 64 at a time, 32 for C > 64.
+//            A lane holds 136 (C = 64), 168 (C = 128) or 148 (C = 256) sums, scores and numbers of rows in registers, beside about 50 fragments and addresses
+//            Shared: a tile of queries, two stages of keys and of values, lse: 48.5 KB for C = 64, 64.5 KB for C = 128, 96.3 KB for C = 256
 // Floor      flops 4·C per visible (query, key, head) · bytes q and y once, k and v once for each tile of queries; bound by tensor cores
 // Numerics   within 1e-2 of the f64 oracle, lse 1e-5; runs repeat bit for bit
 // Source     Dao 2023, arXiv:2307.08691 (FlashAttention-2), algorithm 1

@@ -97,6 +97,7 @@ static class Decoder
     /// <exception cref="PtxSyntaxException">The emulator does not know the instruction, or one of its modifiers or operands.</exception>
     public static Instruction Decode(DecodeContext context)
     {
+        Architectures.Check(context);
         var instruction = Operations[context.Operation](context);
         context.RequireNoMore();
         return VectorDecoder.Decode(context, instruction) ?? instruction;

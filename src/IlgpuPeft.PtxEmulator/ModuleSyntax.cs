@@ -11,6 +11,9 @@ sealed class ModuleSyntax
 
     public ModuleVariables Variables { get; } = new();
 
+    /// <summary>The architecture that the module is for: 75 for sm_75.</summary>
+    public int Target { get; set; } = Architectures.Newest;
+
     /// <summary>Bytes of shared memory per block, without the part whose size the launch chooses.</summary>
     public int SharedBytes { get; private set; }
 

@@ -62,6 +62,7 @@ sealed partial class Parser
                 at += 2;
                 break;
             case ".target":
+                module.Target = Architectures.Parse(tokens, at + 1);
                 do
                     at += 2;
                 while (at < tokens.Count && Is(","));

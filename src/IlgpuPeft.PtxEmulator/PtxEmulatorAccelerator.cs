@@ -24,7 +24,7 @@ public sealed class PtxEmulatorAccelerator : KernelAccelerator<PTXCompiledKernel
                 nameof(context));
         Options = options;
         Memory = new AllocationTable(options.MemoryBytes);
-        backend = new PTXBackend(context, CudaArchitecture.SM_80, CudaInstructionSet.ISA_80, null!);
+        backend = new PTXBackend(context, options.Architecture, CudaInstructionSet.ISA_80, null!);
         if (!options.StockPipeline)
             IlgpuInternals.UseSafePipeline(backend);
         Init(backend);
@@ -57,7 +57,8 @@ public sealed class PtxEmulatorAccelerator : KernelAccelerator<PTXCompiledKernel
     protected override EmulatedKernel CreateKernel(PTXCompiledKernel compiledKernel, MethodInfo launcher) => new(this, compiledKernel, launcher);
 
     /// <inheritdoc/>
-    protected override MemoryBuffer AllocateRawInternal(long length, int elementSize) => new EmulatedBuffer(this, length, elementSize);
+    protected override MemoryBuffer AllocateRawInternal(long length, int elementSize) =>
+        new EmulatedBuffer(this, Memory.Allocate(length * elementSize), length, elementSize);
 
     /// <inheritdoc/>
     protected override AcceleratorStream CreateStreamInternal() => new EmulatedStream(this);

@@ -4,7 +4,7 @@ using ILGPU.Runtime.Cuda;
 
 namespace IlgpuPeft.PtxEmulator;
 
-/// <summary>A device that looks to ILGPU like a CUDA GPU of compute capability 8.0, and is this machine's CPU.</summary>
+/// <summary>A device that looks to ILGPU like a CUDA GPU, of compute capability 8.0 if nothing else is asked for, and is this machine's CPU.</summary>
 [DeviceType(AcceleratorType.Cuda)]
 public sealed class PtxEmulatorDevice : Device
 {
@@ -14,10 +14,15 @@ public sealed class PtxEmulatorDevice : Device
     readonly PtxEmulatorOptions options;
 
     /// <summary>Describes the device; nothing is allocated.</summary>
+    /// <exception cref="ArgumentException">The emulator does not know the architecture.</exception>
     public PtxEmulatorDevice(PtxEmulatorOptions? options = null)
     {
         this.options = options ?? new PtxEmulatorOptions();
-        Name = "PTX emulator (sm_80)";
+        var architecture = this.options.Architecture;
+        if (architecture != CudaArchitecture.SM_70 && architecture != CudaArchitecture.SM_75 && architecture != CudaArchitecture.SM_80)
+            throw new ArgumentException(
+                $"PtxEmulator: the architecture is sm_{architecture.Major}{architecture.Minor}, expected sm_70, sm_75 or sm_80.", nameof(options));
+        Name = $"PTX emulator (sm_{architecture.Major}{architecture.Minor})";
         WarpSize = EmulatedWarp.Size;
         MaxNumThreadsPerGroup = 1024;
         MaxGridSize = new Index3D(int.MaxValue, ushort.MaxValue, ushort.MaxValue);
@@ -27,7 +32,7 @@ public sealed class PtxEmulatorDevice : Device
         NumMultiprocessors = Multiprocessors;
         MaxNumThreadsPerMultiprocessor = 2048;
         MemorySize = this.options.MemoryBytes;
-        Capabilities = new CudaCapabilityContext(CudaArchitecture.SM_80);
+        Capabilities = new CudaCapabilityContext(architecture);
     }
 
     /// <summary>Opens the device. ILGPU programs see the same methods as on a GPU.</summary>

@@ -97,11 +97,11 @@ public class Nf4TensorCoreMatMulTests
 
     static double[] Check(int m, int n, int k, WeightFormat format, bool transpose, DType type, params string[] beside)
     {
-        List<double[]> results = [.. TestDevices.WithTensorCores.Select(device => CheckOn(device, m, n, k, format, transpose, type, launches))];
+        List<double[]> results = [.. TestDevices.WithTensorCores.Select(device => CheckOn(device, m, n, k, format, transpose, type, beside))];
         return results[0];
     }
 
-    static double[] CheckOn(string device, int m, int n, int k, WeightFormat format, bool transpose, DType type, int launches)
+    static double[] CheckOn(string device, int m, int n, int k, WeightFormat format, bool transpose, DType type, string[] beside)
     {
         const int rank = 8;
         using Oracle oracle = new(device, m + n + k);

@@ -139,10 +139,12 @@ public class LinearOpTests
         using Oracle oracle = new(device, 38);
         using Layer layer = new(oracle, WeightFormat.Nf4, 70, 64, 40, 8);
         Slice xa = oracle.Output(70 * 8), y = oracle.Output(70 * 40), dx = oracle.Output(70 * 64), dA = oracle.PutParameter(new double[8 * 64]), dB = oracle.PutParameter(new double[40 * 8]);
-        oracle.Device!.Log = [];
-        oracle.Backend.LinearForward(layer.XSlice, layer.Weight, layer.BiasSlice, layer.Lora, layer.InputSlice, xa, y, accumulate: false);
-        oracle.Backend.LinearBackward(layer.DySlice, layer.XSlice, layer.InputSlice, layer.Weight, layer.Lora, xa, dx, default, false, dA, dB, default, default);
-        var products = oracle.Device.Log.Where(launch => launch.Kernel.EndsWith("MatMul.Kernel", StringComparison.Ordinal)).ToList();
+        var launches = oracle.Device!.Launches(() =>
+        {
+            oracle.Backend.LinearForward(layer.XSlice, layer.Weight, layer.BiasSlice, layer.Lora, layer.InputSlice, xa, y, accumulate: false);
+            oracle.Backend.LinearBackward(layer.DySlice, layer.XSlice, layer.InputSlice, layer.Weight, layer.Lora, xa, dx, default, false, dA, dB, default, default);
+        });
+        var products = launches.Where(launch => launch.Kernel.EndsWith("MatMul.Kernel", StringComparison.Ordinal)).ToList();
         Assert.Equal(6, products.Count); // xa, y; dB, dxa, dA, dx: each update is part of its product
         Assert.All(products, launch => Assert.Equal(tensorCores, launch.Counters!.MatrixMultiplies > 0));
     }

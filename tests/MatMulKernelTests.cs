@@ -1,5 +1,4 @@
 using IlgpuPeft.Kernels;
-using IlgpuPeft.PtxEmulator;
 using Xunit;
 
 namespace IlgpuPeft.Tests;
@@ -56,14 +55,15 @@ public class MatMulKernelTests
         using Oracle oracle = new("emulator-f32", 14);
         foreach (var type in (DType[])[DType.F32, DType.BF16])
         {
-            var counters = Counters(oracle, new MatMulCall(64, 64, 64)
+            MatMulCall call = new(64, 64, 64)
             {
                 A = oracle.Put(oracle.Values(64 * 64), type),
                 B = oracle.Put(oracle.Values(64 * 64), type),
                 C = oracle.Output(64 * 64),
                 TransposeA = transpose,
                 TransposeB = !transpose,
-            });
+            };
+            var counters = oracle.Device!.Counters(() => Multiply(oracle, call));
 
             // Four 16-byte reads a term and thread, a wavefront each quarter warp: 16 a warp. The tiles: 2 operands of 64 x 64 floats, 128 bytes a wavefront.
             Assert.Equal(2 * 64 * 16 + 2 * 64 * 64 / 32, counters.SharedWavefronts);
@@ -115,12 +115,5 @@ public class MatMulKernelTests
         using var scratch = new ScratchBuffers(oracle.Device!);
         bool tensorCores = oracle.Backend is KernelBackend<BF16> { UsesTensorCores: true };
         MatMulKernels.Multiply(oracle.Device!, scratch, tensorCores, call);
-    }
-
-    static LaunchCounters Counters(Oracle oracle, MatMulCall call)
-    {
-        oracle.Device!.Log = [];
-        Multiply(oracle, call);
-        return Assert.Single(oracle.Device.Log).Counters!;
     }
 }

@@ -1,14 +1,12 @@
-using System.Text.RegularExpressions;
 using IlgpuPeft.Kernels;
-using IlgpuPeft.PtxEmulator;
 using Xunit;
 
 namespace IlgpuPeft.Tests;
 
 /// <summary>
-/// What <see cref="OpTests"/> does not see of the kernels that memory binds: how much they move, what ILGPU makes of them, and that their gradients are those of their own forward pass.
+/// What tests of single operations do not see of the kernels that memory binds: how much they move, what ILGPU makes of them, and that their gradients are those of their own forward pass.
 /// </summary>
-public partial class MemoryBoundKernelTests
+public class MemoryBoundKernelTests
 {
     static readonly string[] Files =
         ["ElementwiseKernels", "DropoutKernels", "SumKernels", "RowsKernels", "RmsNormKernels", "RopeKernels", "SwiGluKernels"];
@@ -43,15 +41,7 @@ public partial class MemoryBoundKernelTests
         Moves(Rows * Width * 4 * size + weights, "RmsNormKernels.ForwardKernel", () => backend.RmsNormForward(a, weight, 1e-5, b, rstd, c));
         Moves(Rows * Width * 3 * size + weights, "RmsNormKernels.BackwardKernel", () => backend.RmsNormBackward(a, b, weight, rstd, c, accumulate: false, default));
 
-        void Moves(long floor, string kernel, Action run)
-        {
-            oracle.Device!.Log = [];
-            run();
-            var counters = oracle.Device.Log.Single(launch => launch.Kernel == kernel).Counters!;
-            long bytes = 32 * (counters.GlobalLoadSectors + counters.GlobalStoreSectors);
-            Assert.True(bytes >= floor && bytes <= 1.1 * floor, $"{kernel} on {device} moves {bytes} bytes in sectors, expected {floor} to 10 % more");
-            Assert.Equal(0, counters.LocalBytes);
-        }
+        void Moves(long floor, string kernel, Action run) => oracle.Device!.Counters(run, kernel).CheckFloor(floor, $"{kernel} on {device}");
     }
 
     [Theory, MemberData(nameof(Devices))]
@@ -60,9 +50,7 @@ public partial class MemoryBoundKernelTests
         const int Rows = 3, Width = 2048;
         using Oracle oracle = new(device, 2);
         Slice x = oracle.Put(oracle.Values(Rows * Width)), weight = oracle.PutParameter(oracle.Values(Width));
-        oracle.Device!.Log = [];
-        oracle.Backend.RmsNormForward(x, weight, 1e-5, x, default);
-        var counters = oracle.Device.Log.Single().Counters!;
+        var counters = oracle.Device!.Counters(() => oracle.Backend.RmsNormForward(x, weight, 1e-5, x, default));
         Assert.Equal(Rows, counters.Barriers); // a row is one sum
         Assert.Equal(counters.SharedRequests, counters.SharedWavefronts);
     }
@@ -72,16 +60,17 @@ public partial class MemoryBoundKernelTests
     {
         using Oracle oracle = new(device, 3);
         RunAll(oracle, rows: 2, width: 8);
-        string suffix = oracle.Backend.Activation == DType.F32 ? "F32" : "BF16";
-        var kernels = oracle.Device!.Compiled.Where(kernel => Files.Contains(kernel.Name.Split('.')[0])).Select(kernel => (kernel.Name, ((EmulatedKernel)kernel.Kernel).Ptx)).ToList();
+        var kernels = oracle.Device!.Texts().Where(kernel => Files.Contains(kernel.Name.Split('.')[0])).ToList();
         Assert.Equal(Files.Order(), kernels.Select(kernel => kernel.Name.Split('.')[0]).Distinct().Order());
         foreach (var (name, ptx) in kernels)
         {
-            Assert.False(ptx.Contains(".local", StringComparison.Ordinal), $"{name} keeps something in local memory ({suffix})");
-            Assert.False(GenericAccess().IsMatch(ptx), $"{name} accesses memory without saying which ({suffix})");
+            KernelRecords.CheckMemory(ptx, $"{name} on {device}");
         }
 
-        string[] narrow = ["ElementwiseKernels.ConvertKernel", "ElementwiseKernels.FillKernel", "RowsKernels.LinkKernel", "RmsNormKernels.WeightKernel", "SumKernels.NormKernel", "SumKernels.SumKernel"];
+        string[] narrow =
+        [
+            "ElementwiseKernels.ConvertKernel", "ElementwiseKernels.FillKernel", "RowsKernels.LinkKernel", "RmsNormKernels.WeightKernel", "SumKernels.NormKernel", "SumKernels.SumKernel",
+        ];
         Assert.All(kernels.Where(kernel => !narrow.Contains(kernel.Name)), kernel => Assert.Contains("ld.global.v4", kernel.Ptx));
         string[] reading = ["SumKernels.PartsKernel", .. narrow.Where(name => name != "ElementwiseKernels.FillKernel")];
         Assert.All(kernels.Where(kernel => !reading.Contains(kernel.Name)), kernel => Assert.Contains("st.global.v4", kernel.Ptx));
@@ -145,8 +134,8 @@ public partial class MemoryBoundKernelTests
         List<(string, double[])> results = [];
         double[] values = oracle.Values(length), others = oracle.Values(length);
         Slice x = oracle.Put(values), y = oracle.Put(others), z = oracle.Output(length), dGate = oracle.Output(length), parameters = oracle.PutParameter(values);
-        Slice angles = oracle.Put(values, DType.F32), weight = oracle.PutParameter(values[..width]), rstd = oracle.OutputParameter(rows), one = oracle.OutputParameter(1), half = oracle.Put(new double[length], DType.F16);
-        Slice indices = oracle.Put([1, 0]), ids = oracle.Put([1, 1]), dWeight = oracle.PutParameter(new double[width]), dTable = oracle.PutParameter(new double[length]);
+        Slice angles = oracle.Put(values, DType.F32), weight = oracle.PutParameter(values[..width]), rstd = oracle.OutputParameter(rows), one = oracle.OutputParameter(1);
+        Slice half = oracle.Put(new double[length], DType.F16), indices = oracle.Put([1, 0]), ids = oracle.Put([1, 1]), dWeight = oracle.PutParameter(new double[width]), dTable = oracle.PutParameter(new double[length]);
 
         Run("Fill", () => backend.Fill(z, 1.5), z);
         Run("Add", () => backend.Add(x, 0.5, z), z);
@@ -172,7 +161,4 @@ public partial class MemoryBoundKernelTests
             results.AddRange(written.Select(slice => (what, oracle.Get(slice))));
         }
     }
-
-    [GeneratedRegex(@"\b(ld|st)\.(v\d\.)?[busf]\d+\b")]
-    private static partial Regex GenericAccess();
 }

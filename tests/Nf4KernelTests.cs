@@ -1,7 +1,6 @@
 using System.Runtime.InteropServices;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Kernels;
-using IlgpuPeft.PtxEmulator;
 using Xunit;
 
 namespace IlgpuPeft.Tests;
@@ -110,14 +109,12 @@ public class Nf4KernelTests
         using StoredWeight stored = new(512, 128, format, 5);
         var weight = stored.On(oracle.Backend);
         Slice restored = oracle.Put(new double[512 * 128], type);
-        oracle.Device!.Log = [];
-        Nf4Kernels.Dequantize(oracle.Device, weight, restored);
-        var counters = Assert.Single(oracle.Device.Log).Counters!;
-        Assert.InRange(32 * (counters.GlobalLoadSectors + counters.GlobalStoreSectors), 0, 1.1 * (weight.Bytes + restored.Bytes));
+        var counters = oracle.Device!.Counters(() => Nf4Kernels.Dequantize(oracle.Device!, weight, restored));
+        Assert.InRange(counters.SectorBytes(), 0, 1.1 * (weight.Bytes + restored.Bytes));
         Assert.Equal(counters.GlobalStoreRequests * 32 * 4 * type.Size(), counters.GlobalStoreBytes);
-        string ptx = ((EmulatedKernel)oracle.Device.Compiled.Last(x => x.Name == "Nf4Kernels.DequantizeKernel").Kernel).Ptx;
+        string ptx = oracle.Device!.Ptx("Nf4Kernels.DequantizeKernel");
         Assert.Contains("ld.global.v4", ptx);
-        Assert.DoesNotContain(".local", ptx);
+        KernelRecords.CheckMemory(ptx, $"decoding {format}");
     }
 
     internal static void CheckQuantize(Oracle oracle, double[] values, DType type, int blockSize)

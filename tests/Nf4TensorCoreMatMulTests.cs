@@ -1,5 +1,4 @@
 using IlgpuPeft.Kernels;
-using IlgpuPeft.PtxEmulator;
 using Xunit;
 
 namespace IlgpuPeft.Tests;
@@ -66,10 +65,9 @@ public class Nf4TensorCoreMatMulTests
         using Oracle oracle = new(Device, 5);
         using StoredWeight weight = new(64, 64, WeightFormat.Nf4, 6);
         using var scratch = new ScratchBuffers(oracle.Device!);
-        oracle.Device!.Log = [];
         MatMulCall call = new(64, 64, 64) { A = oracle.Put(oracle.Values(64 * 64)), B = default, C = oracle.Fenced(new double[64 * 64], DType.F32), TransposeB = transpose };
-        Nf4TensorCoreMatMul.Multiply(oracle.Device, scratch, call, weight.On(oracle.Backend));
-        var counters = Assert.Single(oracle.Device.Log).Counters!;
+        var stored = weight.On(oracle.Backend);
+        var counters = oracle.Device!.Counters(() => Nf4TensorCoreMatMul.Multiply(oracle.Device!, scratch, call, stored));
         Assert.Equal(64 / 16 * (64 / 8) * (64 / 16), counters.MatrixMultiplies);
 
         // Codes are looked up 32 at a time, in 16 banks: a wavefront each. All else moves 128 bytes a wavefront.
@@ -77,9 +75,9 @@ public class Nf4TensorCoreMatMulTests
         Assert.Equal(lookups + table + (counters.SharedBytes - 4 * 64 * 64 - 4 * 16) / 128, counters.SharedWavefronts);
         Assert.Equal(64 * 64 * 2 / 32 + 64 * 64 / 2 / 32 + 64 / 8, counters.GlobalLoadSectors); // x, codes, and scales of 64 rows, 8 of them a sector
         Assert.Equal(0, counters.LocalBytes);
-        string ptx = ((EmulatedKernel)oracle.Device.Compiled[^1].Kernel).Ptx;
+        string ptx = oracle.Device!.Ptx("TensorCoreMatMul.Kernel");
         Assert.Contains("ld.global.v4", ptx);
-        Assert.DoesNotMatch(@"\b(ld|st)\.(v[24]|[bfus]\d)", ptx);
+        KernelRecords.CheckMemory(ptx, "TensorCoreMatMul.Kernel");
     }
 
     [Fact]
@@ -114,9 +112,9 @@ public class Nf4TensorCoreMatMulTests
         double[] sums = new double[m * n];
         TensorCoreMatMulTests.AddProduct(call, a, Array.ConvertAll(weight.Values, Rounded), 1, sums);
         TensorCoreMatMulTests.AddProduct(extension, x, y, 2, sums);
-        oracle.Device!.Log = [];
-        Nf4TensorCoreMatMul.Multiply(oracle.Device, scratch, call, weight.On(oracle.Backend), extension);
-        Assert.Equal(beside, oracle.Device.Log.Select(launch => launch.Kernel).Where(kernel => kernel != "TensorCoreMatMul.Kernel").Select(kernel => kernel.Split('.')[0]).Distinct());
+        var stored = weight.On(oracle.Backend);
+        var launches = oracle.Device!.Launches(() => Nf4TensorCoreMatMul.Multiply(oracle.Device!, scratch, call, stored, extension));
+        Assert.Equal(beside, launches.Select(launch => launch.Kernel).Where(kernel => kernel != "TensorCoreMatMul.Kernel").Select(kernel => kernel.Split('.')[0]).Distinct());
         oracle.Close([.. sums.Select((sum, i) => before[i] + bias[i % n] + 0.5 * sum)], c, type == DType.BF16 ? 4e-3 : 1e-5, $"{m} x {n} x {k} {format} {transpose}");
         return oracle.Get(c);
     }

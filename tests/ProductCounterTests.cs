@@ -24,8 +24,8 @@ public class ProductCounterTests
         // Each group also reads all of x, and the map of double quantisation: from cache, on a GPU.
         long beside = launch.Shape.Grid.Size * (x.Bytes + (weight.Scales?.NestedMap.Bytes ?? 0));
         Assert.InRange(32 * counters.GlobalLoadSectors - beside, weight.Values.Bytes, 1.1 * weight.Bytes);
-        string ptx = Ptx(oracle, "MatVecKernels.Kernel");
-        Assert.DoesNotContain(".local", ptx);
+        string ptx = oracle.Device!.Ptx("MatVecKernels.Kernel");
+        KernelRecords.CheckMemory(ptx, "MatVecKernels.Kernel");
         Assert.Contains(weight.Scales is null ? "ld.global.v2" : "ld.global.v4", ptx);
     }
 
@@ -52,18 +52,19 @@ public class ProductCounterTests
         using StoredWeight stored = new(64, 64, WeightFormat.Nf4, 3);
         var weight = stored.On(oracle.Backend);
         Slice x = oracle.Put(oracle.Values(64 * 64)), y = oracle.Output(64 * 64);
-        oracle.Device!.Log = [];
-        if (backward)
+        var counters = oracle.Device!.Counters(() =>
         {
-            oracle.Backend.LinearBackward(x, default, default, weight, null, default, y, default, false, default, default, default, default);
-        }
-        else
-        {
-            oracle.Backend.LinearForward(x, weight, default, null, default, default, y, false);
-        }
+            if (backward)
+            {
+                oracle.Backend.LinearBackward(x, default, default, weight, null, default, y, default, false, default, default, default, default);
+            }
+            else
+            {
+                oracle.Backend.LinearForward(x, weight, default, null, default, default, y, false);
+            }
+        });
 
         // Four 16-byte reads a term and thread, 16 wavefronts a warp; both tiles, 128 bytes a wavefront; a code of each weight; the table of codes.
-        var counters = Assert.Single(oracle.Device.Log).Counters!;
         Assert.Equal(2 * 64 * 16 + 2 * 64 * 64 / 32 + 64 * 64 / 32 + 1, counters.SharedWavefronts);
 
         // x; packed weights, whose 16 bytes are half a sector where each lane reads a row of its own, the other half coming from cache a step later; 4 sectors of scales a warp and step.
@@ -78,8 +79,8 @@ public class ProductCounterTests
         using Oracle oracle = new(device, 54);
         using StoredWeight stored = new(64, 64, WeightFormat.Nf4, 3);
         Forward(oracle, oracle.Put(oracle.Values(40 * 64)), stored.On(oracle.Backend), oracle.Output(40 * 64));
-        string ptx = Ptx(oracle, "PortableMatMul.Kernel");
-        Assert.DoesNotContain(".local", ptx);
+        string ptx = oracle.Device!.Ptx("PortableMatMul.Kernel");
+        KernelRecords.CheckMemory(ptx, "PortableMatMul.Kernel");
         Assert.Contains("ld.global.v4.b32", ptx);
         Assert.Contains("ld.shared.v4.f32", ptx);
         Assert.True(ptx.Split("fma.rn.f32").Length > 64, "the 64 products of a term are not all written out");
@@ -87,11 +88,7 @@ public class ProductCounterTests
 
     static (KernelLaunch Launch, LaunchCounters Counters) Forward(Oracle oracle, Slice x, Weight weight, Slice y)
     {
-        oracle.Device!.Log = [];
-        oracle.Backend.LinearForward(x, weight, default, null, default, default, y, accumulate: false);
-        var launch = Assert.Single(oracle.Device.Log);
+        var launch = Assert.Single(oracle.Device!.Launches(() => oracle.Backend.LinearForward(x, weight, default, null, default, default, y, accumulate: false)));
         return (launch, launch.Counters!);
     }
-
-    static string Ptx(Oracle oracle, string kernel) => ((EmulatedKernel)oracle.Device!.Compiled.Last(x => x.Name == kernel).Kernel).Ptx;
 }

@@ -29,7 +29,12 @@ sealed partial class KernelDevice
         Stream = accelerator is CudaAccelerator cuda ? cuda.CreateStream(StreamFlags.CU_STREAM_NON_BLOCKING) : accelerator.DefaultStream;
         Buffers = new DeviceBuffers(accelerator, Stream);
         Transfers = new HostTransfers(accelerator, Stream, Buffers);
-        HasTensorCores = accelerator.Capabilities is CudaCapabilityContext && (accelerator is not CudaAccelerator gpu || gpu.Architecture >= CudaArchitecture.SM_80);
+        HasTensorCores = accelerator switch
+        {
+            CudaAccelerator gpu => gpu.Architecture >= CudaArchitecture.SM_80,
+            PtxEmulatorAccelerator emulator => emulator.Options.Architecture >= CudaArchitecture.SM_80,
+            _ => false,
+        };
     }
 
     /// <summary>The name that <see cref="Device.Open"/> took.</summary>

@@ -5,6 +5,7 @@ using ILGPU.IR;
 using ILGPU.IR.Intrinsics;
 using ILGPU.IR.Types;
 using ILGPU.IR.Values;
+using ILGPU.Runtime.Cuda;
 using HardwareRegister = ILGPU.Backends.PTX.PTXCodeGenerator.HardwareRegister;
 using PrimitiveRegister = ILGPU.Backends.PTX.PTXCodeGenerator.PrimitiveRegister;
 
@@ -25,21 +26,50 @@ static class PtxIntrinsics
         }
     }
 
-    public static void NarrowToBf16(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "cvt.rn.bf16.f32");
+    public static void NarrowToF16(PTXBackend backend, PTXCodeGenerator generator, Value value)
+    {
+        string from = PtxBlock.Register(generator, ((MethodCall)value)[0]), result = Name(generator.AllocateHardware(value));
+        using var text = new PtxBlock(generator);
+        text.Line(".reg .b16 half;");
+        text.Line($"cvt.rn.f16.f32 half, {from};");
+        text.Line($"cvt.u32.u16 {result}, half;");
+    }
 
-    public static void NarrowToF16(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "cvt.rn.f16.f32");
-
-    public static void WidenF16(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "cvt.f32.f16");
+    public static void WidenF16(PTXBackend backend, PTXCodeGenerator generator, Value value)
+    {
+        string from = PtxBlock.Register(generator, ((MethodCall)value)[0]), result = Name(generator.AllocateHardware(value));
+        using var text = new PtxBlock(generator);
+        text.Line(".reg .b16 half;");
+        text.Line($"cvt.u16.u32 half, {from};");
+        text.Line($"cvt.f32.f16 {result}, half;");
+    }
 
     public static void PackBf16(PTXBackend backend, PTXCodeGenerator generator, Value value)
     {
         var call = (MethodCall)value;
-        PrimitiveRegister low = generator.LoadPrimitive(call[0]), high = generator.LoadPrimitive(call[1]);
-        var result = generator.AllocateHardware(value);
-        using var command = generator.BeginCommand("cvt.rn.bf16x2.f32"); // the first operand goes to the upper half
-        command.AppendArgument(result);
-        command.AppendArgument(high);
-        command.AppendArgument(low);
+        string low = PtxBlock.Register(generator, call[0]), high = PtxBlock.Register(generator, call[1]), result = Name(generator.AllocateHardware(value));
+        using var text = new PtxBlock(generator);
+        if (backend.Architecture >= CudaArchitecture.SM_80)
+        {
+            text.Line($"cvt.rn.bf16x2.f32 {result}, {high}, {low};"); // the first operand goes to the upper half
+            return;
+        }
+
+        // As Intrinsics.NarrowToBf16 does it.
+        text.Line(".reg .b32 lower, upper, odd;");
+        text.Line(".reg .pred isNan;");
+        foreach (var (half, from) in ((string, string)[])[("lower", low), ("upper", high)])
+        {
+            text.Line($"mov.b32 {half}, {from};");
+            text.Line($"shr.u32 odd, {half}, 16;");
+            text.Line("and.b32 odd, odd, 1;");
+            text.Line($"add.u32 {half}, {half}, odd;");
+            text.Line($"add.u32 {half}, {half}, 32767;");
+            text.Line($"setp.nan.f32 isNan, {from}, {from};");
+            text.Line($"@isNan mov.b32 {half}, 2147418112;");
+        }
+
+        text.Line($"prmt.b32 {result}, lower, upper, 30258;"); // bytes 2, 3, 6 and 7: both upper halves
     }
 
     public static void Fma(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "fma.rn.f32");

@@ -24,7 +24,7 @@ public sealed class PtxEmulatorAccelerator : KernelAccelerator<PTXCompiledKernel
                 nameof(context));
         Options = options;
         Memory = new AllocationTable(options.MemoryBytes);
-        backend = new PTXBackend(context, CudaArchitecture.SM_80, CudaInstructionSet.ISA_80, null!);
+        backend = new PTXBackend(context, options.Architecture, CudaInstructionSet.ISA_80, null!);
         if (!options.StockPipeline)
             IlgpuInternals.UseSafePipeline(backend);
         Init(backend);

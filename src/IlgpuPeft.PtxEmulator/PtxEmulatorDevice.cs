@@ -4,7 +4,7 @@ using ILGPU.Runtime.Cuda;
 
 namespace IlgpuPeft.PtxEmulator;
 
-/// <summary>A device that looks to ILGPU like a CUDA GPU of compute capability 8.0, and is this machine's CPU.</summary>
+/// <summary>A device that looks to ILGPU like a CUDA GPU, by default of compute capability 8.0, and is this machine's CPU.</summary>
 [DeviceType(AcceleratorType.Cuda)]
 public sealed class PtxEmulatorDevice : Device
 {
@@ -17,7 +17,7 @@ public sealed class PtxEmulatorDevice : Device
     public PtxEmulatorDevice(PtxEmulatorOptions? options = null)
     {
         this.options = options ?? new PtxEmulatorOptions();
-        Name = "PTX emulator (sm_80)";
+        Name = $"PTX emulator (sm_{this.options.Architecture.Major}{this.options.Architecture.Minor})";
         WarpSize = EmulatedWarp.Size;
         MaxNumThreadsPerGroup = 1024;
         MaxGridSize = new Index3D(int.MaxValue, ushort.MaxValue, ushort.MaxValue);
@@ -27,7 +27,7 @@ public sealed class PtxEmulatorDevice : Device
         NumMultiprocessors = Multiprocessors;
         MaxNumThreadsPerMultiprocessor = 2048;
         MemorySize = this.options.MemoryBytes;
-        Capabilities = new CudaCapabilityContext(CudaArchitecture.SM_80);
+        Capabilities = new CudaCapabilityContext(this.options.Architecture);
     }
 
     /// <summary>Opens the device. ILGPU programs see the same methods as on a GPU.</summary>

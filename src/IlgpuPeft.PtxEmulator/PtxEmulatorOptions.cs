@@ -1,8 +1,13 @@
+using ILGPU.Runtime.Cuda;
+
 namespace IlgpuPeft.PtxEmulator;
 
 /// <summary>How strictly and how long the emulator runs a kernel.</summary>
 public sealed record PtxEmulatorOptions
 {
+    /// <summary>What kernels are compiled for. Default: sm_80, whose instructions the emulator knows; for an older one the compiler keeps to fewer.</summary>
+    public CudaArchitecture Architecture { get; init; } = CudaArchitecture.SM_80;
+
     /// <summary>Report two threads that touch the same shared memory, one of them writing, without a barrier between them. Default: true.
     /// Switch it off for kernels that order such accesses with a spin lock, which the emulator does not see through.</summary>
     public bool CheckSharedRaces { get; init; } = true;

@@ -36,7 +36,7 @@ readonly struct BF16(ushort bits) : IElement<BF16>
 
     public static float Widen(BF16 element) => Interop.IntAsFloat((uint)element.bits << 16);
 
-    public static BF16 Narrow(float value) => new(Intrinsics.NarrowToBf16(value));
+    public static BF16 Narrow(float value) => new((ushort)Intrinsics.PackBf16(value, 0));
 }
 
 /// <summary>A 16-bit IEEE float. Weights may be stored so; activations are not.</summary>
@@ -48,5 +48,5 @@ readonly struct F16(ushort bits) : IElement<F16>
 
     public static float Widen(F16 element) => Intrinsics.WidenF16(element.bits);
 
-    public static F16 Narrow(float value) => new(Intrinsics.NarrowToF16(value));
+    public static F16 Narrow(float value) => new((ushort)Intrinsics.NarrowToF16(value));
 }

@@ -24,7 +24,18 @@ struct Float4
 /// <summary>What GPUs before sm_80, and devices without PTX, run in place of instructions that came with it.</summary>
 static class PortableIntrinsics
 {
-    /// <inheritdoc cref="Intrinsics.NarrowToBf16" />
+    /// <inheritdoc cref="Intrinsics.PackBf16" />
+    public static uint PackBf16(float low, float high) => Intrinsics.NarrowToBf16(low) | ((uint)Intrinsics.NarrowToBf16(high) << 16);
+}
+
+/// <summary>
+/// Instructions that C# has no name for. On CUDA and the emulator each call becomes the PTX that <see cref="PtxIntrinsics"/> writes for it, with operands in registers; elsewhere
+/// the body here runs, and before sm_80 those of <see cref="PortableIntrinsics"/>. Those that only tensor-core kernels call have no other form: such kernels are never launched elsewhere.
+/// Scalars have 32 bits at least: ILGPU also declares a PTX function for each, and PTX's calling convention knows no narrower results.
+/// </summary>
+static class Intrinsics
+{
+    /// <summary>The upper half of <paramref name="value"/>, rounded to nearest even, on the host. Kernels call <see cref="PackBf16"/>.</summary>
     public static ushort NarrowToBf16(float value)
     {
         uint bits = Interop.FloatAsInt(value);
@@ -32,31 +43,17 @@ static class PortableIntrinsics
         return (ushort)((bits & 0x7FFF_FFFF) > 0x7F80_0000 ? 0x7FFF : rounded); // NaN stays one: rounding could carry it into infinity
     }
 
-    /// <inheritdoc cref="Intrinsics.PackBf16" />
-    public static uint PackBf16(float low, float high) => NarrowToBf16(low) | ((uint)NarrowToBf16(high) << 16);
-}
-
-/// <summary>
-/// Instructions that C# has no name for. On CUDA and the emulator each call becomes the PTX that <see cref="PtxIntrinsics"/> writes for it, with operands in registers; elsewhere
-/// the body here runs, and before sm_80 those of <see cref="PortableIntrinsics"/>. Those that only tensor-core kernels call have no other form: such kernels are never launched elsewhere.
-/// </summary>
-static class Intrinsics
-{
-    /// <summary>The upper half of <paramref name="value"/>, rounded to nearest even: <c>cvt.rn.bf16.f32</c>.</summary>
-    [IntrinsicImplementation]
-    public static ushort NarrowToBf16(float value) => PortableIntrinsics.NarrowToBf16(value);
-
     /// <summary>Two floats as bfloat16, <paramref name="low"/> in the lower half: <c>cvt.rn.bf16x2.f32</c>.</summary>
     [IntrinsicImplementation]
     public static uint PackBf16(float low, float high) => PortableIntrinsics.PackBf16(low, high);
 
     /// <summary><paramref name="value"/> as a 16-bit IEEE float, rounded to nearest even: <c>cvt.rn.f16.f32</c>.</summary>
     [IntrinsicImplementation]
-    public static ushort NarrowToF16(float value) => BitConverter.HalfToUInt16Bits((System.Half)value);
+    public static uint NarrowToF16(float value) => BitConverter.HalfToUInt16Bits((System.Half)value);
 
-    /// <summary>The value of a 16-bit IEEE float: <c>cvt.f32.f16</c>.</summary>
+    /// <summary>The value of the 16-bit IEEE float in the lower half of <paramref name="bits"/>: <c>cvt.f32.f16</c>.</summary>
     [IntrinsicImplementation]
-    public static float WidenF16(ushort bits) => (float)BitConverter.UInt16BitsToHalf(bits);
+    public static float WidenF16(uint bits) => (float)BitConverter.UInt16BitsToHalf((ushort)bits);
 
     /// <summary>a·b + c, rounded once: <c>fma.rn.f32</c>. Elsewhere rounded twice.</summary>
     [IntrinsicImplementation]

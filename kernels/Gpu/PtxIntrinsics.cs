@@ -38,11 +38,23 @@ static class PtxIntrinsics
         }
     }
 
-    public static void NarrowToBf16(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "cvt.rn.bf16.f32");
+    public static void NarrowToF16(PTXBackend backend, PTXCodeGenerator generator, Value value)
+    {
+        string from = PtxBlock.Register(generator, ((MethodCall)value)[0]), result = Name(generator.AllocateHardware(value));
+        using var text = new PtxBlock(generator);
+        text.Line(".reg .b16 half;");
+        text.Line($"cvt.rn.f16.f32 half, {from};");
+        text.Line($"cvt.u32.u16 {result}, half;");
+    }
 
-    public static void NarrowToF16(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "cvt.rn.f16.f32");
-
-    public static void WidenF16(PTXBackend backend, PTXCodeGenerator generator, Value value) => Plain(generator, value, "cvt.f32.f16");
+    public static void WidenF16(PTXBackend backend, PTXCodeGenerator generator, Value value)
+    {
+        string from = PtxBlock.Register(generator, ((MethodCall)value)[0]), result = Name(generator.AllocateHardware(value));
+        using var text = new PtxBlock(generator);
+        text.Line(".reg .b16 half;");
+        text.Line($"cvt.u16.u32 half, {from};");
+        text.Line($"cvt.f32.f16 {result}, half;");
+    }
 
     public static void PackBf16(PTXBackend backend, PTXCodeGenerator generator, Value value)
     {

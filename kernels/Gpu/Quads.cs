@@ -21,10 +21,10 @@ static class Quads
         {
             return new Float4
             {
-                X = Intrinsics.WidenF16((ushort)words.X),
-                Y = Intrinsics.WidenF16((ushort)(words.X >> 16)),
-                Z = Intrinsics.WidenF16((ushort)words.Y),
-                W = Intrinsics.WidenF16((ushort)(words.Y >> 16)),
+                X = Intrinsics.WidenF16(words.X),
+                Y = Intrinsics.WidenF16(words.X >> 16),
+                Z = Intrinsics.WidenF16(words.Y),
+                W = Intrinsics.WidenF16(words.Y >> 16),
             };
         }
 

@@ -15,12 +15,6 @@ struct Word2
     public uint X, Y;
 }
 
-/// <summary>Four floats: the accumulators of one tensor-core multiply.</summary>
-struct Float4
-{
-    public float X, Y, Z, W;
-}
-
 /// <summary>What GPUs before sm_80, and devices without PTX, run in place of instructions that came with it.</summary>
 static class PortableIntrinsics
 {

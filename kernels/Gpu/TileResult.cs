@@ -85,8 +85,7 @@ readonly struct TileResult<T>(ArrayView<T> values, ArrayView<float> bias, int ro
         {
             if (accumulate != 0)
             {
-                var there = Quads.Load(Values, start >> 2);
-                value = new Float4 { X = value.X + there.X, Y = value.Y + there.Y, Z = value.Z + there.Z, W = value.W + there.W };
+                value += Quads.Load(Values, start >> 2);
             }
 
             Quads.Store(Values, start >> 2, value);

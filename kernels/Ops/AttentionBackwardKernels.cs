@@ -214,6 +214,6 @@ static class AttentionBackwardKernels
         starts.C = row + 2 < count ? first + (row + 2) * stride : -1;
         starts.D = row + 3 < count ? first + (row + 3) * stride : -1;
         var factors = new Float4 { X = factor, Y = factor, Z = factor, W = factor };
-        AttentionProducts<Eight>.Write<T, TBlocks>(target, starts, AttentionProducts<Eight>.Scaled<TBlocks>(sums, factors), heads);
+        AttentionProducts<Eight>.Write<T, TBlocks>(target, starts, sums.Scaled<TBlocks>(factors), heads);
     }
 }

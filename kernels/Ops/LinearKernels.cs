@@ -5,7 +5,7 @@
 // Shapes     x, x' [N, K] T · W [O, K] · bias [O] f32 · A [R, K], B [O, R] f32 · xa [N, R] T → y [N, O] T; gradients of A, B, W and bias f32
 // Layout     row-major and contiguous; W dense or NF4, see Weight
 // Launch     bias gradient: groups of 256 for 32 columns, 8 threads a column
-// Floor      2·N·K·O flops for W and 2·N·R·(K + O) for the adapter, each twice again in the backward pass
+// Floor      2·N·K·O flops for W and 2·N·R·(K + O) for the adapter; backward, the former again for dx and the latter twice again, and 2·N·K·O for dW where W is trained
 // Numerics   sums in f32, see MatMulKernels; xa and dxa are rounded to T; runs repeat bit for bit
 // Source     Hu et al. 2021, arXiv:2106.09685 §4.1
 
@@ -27,7 +27,7 @@ static class LinearKernels
         int o = weight.Rows, k = weight.Columns, n = Rows<T>(op, nameof(x), x, k);
         loraInput = loraInput.IsEmpty ? x : loraInput;
         Expect.Elements(op, T.Type, (long)n * o, (nameof(y), y));
-        Optional(op, nameof(bias), bias, DType.F32, o);
+        Expect.Optional(op, nameof(bias), bias, DType.F32, o);
         CheckLora<T>(op, lora, loraInput, xa, n, k, o);
         LowRankProduct update = default;
         if (lora is { } factors)
@@ -50,17 +50,17 @@ static class LinearKernels
         Expect.Weight(op, nameof(weight), weight);
         int o = weight.Rows, k = weight.Columns, n = Rows<T>(op, nameof(dy), dy, o);
         loraInput = loraInput.IsEmpty ? x : loraInput;
-        Optional(op, nameof(dx), dx, T.Type, (long)n * k);
-        Optional(op, nameof(dWeight), dWeight, DType.F32, (long)o * k);
-        Optional(op, nameof(dBias), dBias, DType.F32, o);
+        Expect.Optional(op, nameof(dx), dx, T.Type, (long)n * k);
+        Expect.Optional(op, nameof(dWeight), dWeight, DType.F32, (long)o * k);
+        Expect.Optional(op, nameof(dBias), dBias, DType.F32, o);
         CheckLora<T>(op, lora, loraInput, xa, n, k, o);
         LowRankProduct update = default;
         if (lora is { } factors)
         {
             int r = factors.Rank;
-            Optional(op, nameof(dLoraInput), dLoraInput, T.Type, (long)n * k);
-            Optional(op, nameof(dA), dA, DType.F32, (long)r * k);
-            Optional(op, nameof(dB), dB, DType.F32, (long)o * r);
+            Expect.Optional(op, nameof(dLoraInput), dLoraInput, T.Type, (long)n * k);
+            Expect.Optional(op, nameof(dA), dA, DType.F32, (long)r * k);
+            Expect.Optional(op, nameof(dB), dB, DType.F32, (long)o * r);
             if (!dB.IsEmpty)
             {
                 Multiply(new MatMulCall(o, r, n) { A = dy, TransposeA = true, B = xa, C = dB, Alpha = (float)factors.Scale, Accumulate = true });
@@ -146,14 +146,6 @@ static class LinearKernels
             Expect.Elements(op, T.Type, (long)n * factors.Rank, (nameof(xa), xa));
             Expect.Elements(op, DType.F32, (long)factors.Rank * k, ("lora.A", factors.A));
             Expect.Elements(op, DType.F32, (long)o * factors.Rank, ("lora.B", factors.B));
-        }
-    }
-
-    static void Optional(string op, string name, Slice slice, DType type, long length)
-    {
-        if (!slice.IsEmpty)
-        {
-            Expect.Elements(op, type, length, (name, slice));
         }
     }
 }

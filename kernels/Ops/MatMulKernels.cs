@@ -143,10 +143,6 @@ static class MatMulKernels
         Expect.That(call.A.Type is DType.F32 or DType.BF16, op, $"A is {call.A.Type}, expected F32 or BF16.");
         Expect.That(call.B.Type is DType.F32 or DType.BF16 or DType.F16, op, $"B is {call.B.Type}, expected F32, BF16 or F16.");
         Expect.That(call.C.Type is DType.F32 or DType.BF16, op, $"C is {call.C.Type}, expected F32 or BF16.");
-        if (!call.Bias.IsEmpty)
-        {
-            Expect.Type(op, nameof(call.Bias), call.Bias, DType.F32);
-            Expect.Length(op, nameof(call.Bias), call.Bias, call.N);
-        }
+        Expect.Optional(op, nameof(call.Bias), call.Bias, DType.F32, call.N);
     }
 }

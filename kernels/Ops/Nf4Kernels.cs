@@ -124,8 +124,7 @@ static class Nf4Kernels
             for (int quad = Group.IdxX; quad < quads; quad += Threads)
             {
                 float scale = scales[quad / (Nf4View.Run / 4)];
-                var value = Nf4View.Decode(codes, words[quad / 2] >> (quad % 2 * 16));
-                Quads.Store(values, first / 4 + quad, new Float4 { X = value.X * scale, Y = value.Y * scale, Z = value.Z * scale, W = value.W * scale });
+                Quads.Store(values, first / 4 + quad, scale * Nf4View.Decode(codes, words[quad / 2] >> (quad % 2 * 16)));
             }
         }
     }

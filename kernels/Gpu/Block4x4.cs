@@ -1,12 +1,21 @@
 namespace IlgpuPeft.Kernels;
 
-/// <summary>Four by four sums of one thread: a block of a product of rows a and rows b.</summary>
+/// <summary>Four by four sums of one thread, a field for each row: a block of a product.</summary>
 struct Block4x4
 {
     public Float4 R0, R1, R2, R3;
 
     /// <summary>Each row times its factor.</summary>
     public readonly Block4x4 Scaled(Float4 factors) => new() { R0 = factors.X * R0, R1 = factors.Y * R1, R2 = factors.Z * R2, R3 = factors.W * R3 };
+
+    /// <summary>These sums and the outer product of a column and a row.</summary>
+    public readonly Block4x4 AddOuter(Float4 column, Float4 row) => new()
+    {
+        R0 = Float4.AddScaled(R0, column.X, row),
+        R1 = Float4.AddScaled(R1, column.Y, row),
+        R2 = Float4.AddScaled(R2, column.Z, row),
+        R3 = Float4.AddScaled(R3, column.W, row),
+    };
 
     /// <summary>A row of a·bᵀ: the sums and four terms of each.</summary>
     public static Float4 AddDots(Float4 sums, Float4 a, Float4 b0, Float4 b1, Float4 b2, Float4 b3) => new()

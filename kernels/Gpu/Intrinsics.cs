@@ -60,6 +60,9 @@ static class Intrinsics
     [IntrinsicImplementation]
     public static float MultiplyRounded(float a, float b) => a * b;
 
+    /// <summary>log₂ e: exponentials on devices are powers of two.</summary>
+    public const float Log2E = 1.44269504f;
+
     /// <summary>2^x to 2 ulp: <c>ex2.approx.ftz.f32</c>.</summary>
     [IntrinsicImplementation]
     public static float Exp2(float x) => ILGPU.Algorithms.XMath.Exp2(x);

@@ -74,13 +74,7 @@ readonly struct TileResult<T>(ArrayView<T> values, ArrayView<float> bias, int ro
         }
 
         long start = ((long)part * Rows + row) * Columns + column;
-        Float4 value = new()
-        {
-            X = Intrinsics.Fma(alpha, sums.X, bias.X),
-            Y = Intrinsics.Fma(alpha, sums.Y, bias.Y),
-            Z = Intrinsics.Fma(alpha, sums.Z, bias.Z),
-            W = Intrinsics.Fma(alpha, sums.W, bias.W),
-        };
+        var value = Float4.AddScaled(bias, alpha, sums);
         if (quads != 0)
         {
             if (accumulate != 0)

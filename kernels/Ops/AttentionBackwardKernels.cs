@@ -73,7 +73,7 @@ static class AttentionBackwardKernels
         sum = AttentionProducts<Eight>.SumOfLanes(sum);
         if (row < lse.Length && Group.IdxX % 16 == 0)
         {
-            rows[row % call.Heads * call.Queries + row / call.Heads] = new Row { Log = lse[row] * AttentionCall.Log2E, Product = sum };
+            rows[row % call.Heads * call.Queries + row / call.Heads] = new Row { Log = lse[row] * Intrinsics.Log2E, Product = sum };
         }
     }
 

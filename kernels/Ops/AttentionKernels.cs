@@ -210,7 +210,7 @@ static class AttentionKernels
         total = AttentionProducts<TWarps>.SumOfLanes(total);
         if (output >= 0 && Group.IdxX % 16 == 0 && lse.Length > 0)
         {
-            lse[output / call.Width] = F32.Narrow(maximum / AttentionCall.Log2E + XMath.Log(total));
+            lse[output / call.Width] = F32.Narrow(maximum / Intrinsics.Log2E + XMath.Log(total));
         }
 
         return 1 / total;

@@ -178,7 +178,7 @@ static class CrossEntropyKernels
         return (Warp.LaneIdx < Group.DimX / 32 ? partial[Warp.LaneIdx] : RunningSum.OfNothing).PlusLanes();
     }
 
-    static float Exp(float x) => Intrinsics.Exp2(x * AttentionCall.Log2E);
+    static float Exp(float x) => Intrinsics.Exp2(x * Intrinsics.Log2E);
 
     /// <summary>Σ exp(z − Maximum) and Σ exp(z − Maximum)·(z − Maximum) over some logits z.</summary>
     struct RunningSum

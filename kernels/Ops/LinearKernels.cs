@@ -22,13 +22,13 @@ static class LinearKernels
     public static void Forward<T>(KernelDevice device, ScratchBuffers scratch, bool tensorCores, Slice x, Weight weight, Slice bias, LoraFactors? lora, Slice loraInput, Slice xa, Slice y,
         bool accumulate) where T : unmanaged, IElement<T>
     {
-        const string op = "Linear.Forward";
-        Expect.Weight(op, nameof(weight), weight);
-        int o = weight.Rows, k = weight.Columns, n = Rows<T>(op, nameof(x), x, k);
+        const string Operation = "LinearForward";
+        Expect.Weight(Operation, nameof(weight), weight);
+        int o = weight.Rows, k = weight.Columns, n = Rows<T>(Operation, nameof(x), x, k);
         loraInput = loraInput.IsEmpty ? x : loraInput;
-        Expect.Elements(op, T.Type, (long)n * o, (nameof(y), y));
-        Expect.Optional(op, nameof(bias), bias, DType.F32, o);
-        CheckLora<T>(op, lora, loraInput, xa, n, k, o);
+        Expect.Elements(Operation, T.Type, (long)n * o, (nameof(y), y));
+        Expect.Optional(Operation, nameof(bias), bias, DType.F32, o);
+        CheckLora<T>(Operation, lora, loraInput, xa, n, k, o);
         LowRankProduct update = default;
         if (lora is { } factors)
         {
@@ -46,21 +46,21 @@ static class LinearKernels
     public static void Backward<T>(KernelDevice device, ScratchBuffers scratch, bool tensorCores, Slice dy, Slice x, Slice loraInput, Weight weight, LoraFactors? lora, Slice xa, Slice dx,
         Slice dLoraInput, bool accumulate, Slice dA, Slice dB, Slice dWeight, Slice dBias) where T : unmanaged, IElement<T>
     {
-        const string op = "Linear.Backward";
-        Expect.Weight(op, nameof(weight), weight);
-        int o = weight.Rows, k = weight.Columns, n = Rows<T>(op, nameof(dy), dy, o);
+        const string Operation = "LinearBackward";
+        Expect.Weight(Operation, nameof(weight), weight);
+        int o = weight.Rows, k = weight.Columns, n = Rows<T>(Operation, nameof(dy), dy, o);
         loraInput = loraInput.IsEmpty ? x : loraInput;
-        Expect.Optional(op, nameof(dx), dx, T.Type, (long)n * k);
-        Expect.Optional(op, nameof(dWeight), dWeight, DType.F32, (long)o * k);
-        Expect.Optional(op, nameof(dBias), dBias, DType.F32, o);
-        CheckLora<T>(op, lora, loraInput, xa, n, k, o);
+        Expect.Optional(Operation, nameof(dx), dx, T.Type, (long)n * k);
+        Expect.Optional(Operation, nameof(dWeight), dWeight, DType.F32, (long)o * k);
+        Expect.Optional(Operation, nameof(dBias), dBias, DType.F32, o);
+        CheckLora<T>(Operation, lora, loraInput, xa, n, k, o);
         LowRankProduct update = default;
         if (lora is { } factors)
         {
             int r = factors.Rank;
-            Expect.Optional(op, nameof(dLoraInput), dLoraInput, T.Type, (long)n * k);
-            Expect.Optional(op, nameof(dA), dA, DType.F32, (long)r * k);
-            Expect.Optional(op, nameof(dB), dB, DType.F32, (long)o * r);
+            Expect.Optional(Operation, nameof(dLoraInput), dLoraInput, T.Type, (long)n * k);
+            Expect.Optional(Operation, nameof(dA), dA, DType.F32, (long)r * k);
+            Expect.Optional(Operation, nameof(dB), dB, DType.F32, (long)o * r);
             if (!dB.IsEmpty)
             {
                 Multiply(new MatMulCall(o, r, n) { A = dy, TransposeA = true, B = xa, C = dB, Alpha = (float)factors.Scale, Accumulate = true });
@@ -91,7 +91,7 @@ static class LinearKernels
 
         if (!dWeight.IsEmpty)
         {
-            Expect.Elements(op, T.Type, (long)n * k, (nameof(x), x));
+            Expect.Elements(Operation, T.Type, (long)n * k, (nameof(x), x));
             Multiply(new MatMulCall(o, k, n) { A = dy, TransposeA = true, B = x, C = dWeight, Accumulate = true });
         }
 
@@ -131,21 +131,21 @@ static class LinearKernels
         }
     }
 
-    static int Rows<T>(string op, string name, Slice matrix, int columns) where T : unmanaged, IElement<T>
+    static int Rows<T>(string operation, string name, Slice matrix, int columns) where T : unmanaged, IElement<T>
     {
-        Expect.Type(op, name, matrix, T.Type);
-        Expect.That(matrix.Length % columns == 0, op, $"{name} has {matrix.Length} elements, expected a multiple of {columns} to match the weight.");
+        Expect.Type(operation, name, matrix, T.Type);
+        Expect.That(matrix.Length % columns == 0, operation, $"{name} has {matrix.Length} elements, expected a multiple of {columns} to match the weight.");
         return checked((int)(matrix.Length / columns));
     }
 
-    static void CheckLora<T>(string op, LoraFactors? lora, Slice loraInput, Slice xa, int n, int k, int o) where T : unmanaged, IElement<T>
+    static void CheckLora<T>(string operation, LoraFactors? lora, Slice loraInput, Slice xa, int n, int k, int o) where T : unmanaged, IElement<T>
     {
         if (lora is { } factors)
         {
-            Expect.Elements(op, T.Type, (long)n * k, (nameof(loraInput), loraInput));
-            Expect.Elements(op, T.Type, (long)n * factors.Rank, (nameof(xa), xa));
-            Expect.Elements(op, DType.F32, (long)factors.Rank * k, ("lora.A", factors.A));
-            Expect.Elements(op, DType.F32, (long)o * factors.Rank, ("lora.B", factors.B));
+            Expect.Elements(operation, T.Type, (long)n * k, (nameof(loraInput), loraInput));
+            Expect.Elements(operation, T.Type, (long)n * factors.Rank, (nameof(xa), xa));
+            Expect.Elements(operation, DType.F32, (long)factors.Rank * k, ("lora.A", factors.A));
+            Expect.Elements(operation, DType.F32, (long)o * factors.Rank, ("lora.B", factors.B));
         }
     }
 }

@@ -47,7 +47,7 @@ static partial class SamplerKernels
         int best = Largest(row, sums, places);
         float inverse = temperature > 0 ? 1 / temperature : 1;
         row.Maximum = row.At(best);
-        row.Scale = inverse * AttentionCall.Log2E;
+        row.Scale = inverse * Intrinsics.Log2E;
         float total = Sum(row, 0, sums), u = key.Uniform((ulong)Grid.IdxX);
         int token = best;
         if (temperature > 0)

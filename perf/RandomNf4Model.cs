@@ -1,8 +1,6 @@
 using IlgpuPeft.Checkpoints;
-using IlgpuPeft.Kernels;
 using IlgpuPeft.Models;
 using IlgpuPeft.Tensors;
-using Linear = IlgpuPeft.Models.Linear;
 
 namespace IlgpuPeft.Perf;
 

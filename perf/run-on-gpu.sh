@@ -29,7 +29,7 @@ has_torch() { python3 -c 'import torch; assert torch.cuda.is_available()' 2> /de
 
 # Test classes whose rows run on cuda:0 where the driver opens it.
 tests=()
-for name in OpTests LinearOpTests MatMulKernelTests TensorCoreMatMulTests Nf4TensorCoreMatMulTests Nf4KernelTests AttentionTests CrossEntropyTests SamplerTests AdamW8BitTests \
+for name in OpTests LinearOpTests MatMulKernelTests TensorCoreMatMulTests Nf4TensorCoreMatMulTests Nf4KernelTests AttentionTests TensorCoreAttentionTests CrossEntropyTests SamplerTests AdamW8BitTests \
   CopyTests KernelDeviceTests DeviceTrainingTests; do
   tests+=(-class "IlgpuPeft.Tests.$name")
 done

@@ -8,7 +8,7 @@ public class MatMulKernelTests
 {
     static readonly (int M, int N, int K)[] Shapes = [(1, 1, 1), (5, 37, 70), (8, 172, 24), (65, 3, 33), (70, 68, 36), (12, 16, 530)];
 
-    public static TheoryData<string> KernelDevices => ["emulator-f32", "emulator-bf16", "emulator-bf16-portable"];
+    public static TheoryData<string> KernelDevices => TestDevices.MatrixWithKernels.Rows();
 
     [Theory]
     [MemberData(nameof(KernelDevices))]

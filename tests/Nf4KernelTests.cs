@@ -82,15 +82,18 @@ public class Nf4KernelTests
     [InlineData(WeightFormat.Nf4Block128)]
     internal void Dequantize_isTableTimesScale_bitForBit(WeightFormat format)
     {
-        using Oracle oracle = new("emulator-f32", 46);
-        foreach (var (rows, columns) in ((int, int)[])[(1, 1), (7, 13), (3, 64), (90, 413)])
+        foreach (string device in TestDevices.WithKernels)
         {
-            using StoredWeight stored = new(rows, columns, format, 5);
-            foreach (var type in (DType[])[DType.F32, DType.BF16])
+            using Oracle oracle = new(device, 46);
+            foreach (var (rows, columns) in ((int, int)[])[(1, 1), (7, 13), (3, 64), (90, 413)])
             {
-                Slice restored = oracle.Fenced([.. stored.Values.Select(_ => double.NaN)], type);
-                Nf4Kernels.Dequantize(oracle.Device!, stored.On(oracle.Backend), restored);
-                Assert.Equal(stored.Values.Select(value => type == DType.BF16 ? Naive.RoundToBFloat16(value) : value), oracle.Get(restored));
+                using StoredWeight stored = new(rows, columns, format, 5);
+                foreach (var type in (DType[])[DType.F32, DType.BF16])
+                {
+                    Slice restored = oracle.Fenced([.. stored.Values.Select(_ => double.NaN)], type);
+                    Nf4Kernels.Dequantize(oracle.Device!, stored.On(oracle.Backend), restored);
+                    Assert.Equal(stored.Values.Select(value => type == DType.BF16 ? Naive.RoundToBFloat16(value) : value), oracle.Get(restored));
+                }
             }
         }
     }

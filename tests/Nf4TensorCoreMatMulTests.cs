@@ -95,8 +95,14 @@ public class Nf4TensorCoreMatMulTests
 
     static double[] Check(int m, int n, int k, WeightFormat format, bool transpose, DType type, params string[] beside)
     {
+        List<double[]> results = [.. TestDevices.WithTensorCores.Select(device => CheckOn(device, m, n, k, format, transpose, type, beside))];
+        return results[0];
+    }
+
+    static double[] CheckOn(string device, int m, int n, int k, WeightFormat format, bool transpose, DType type, string[] beside)
+    {
         const int rank = 8;
-        using Oracle oracle = new(Device, m + n + k);
+        using Oracle oracle = new(device, m + n + k);
         using StoredWeight weight = transpose ? new(n, k, format, 1) : new(k, n, format, 1);
         using var scratch = new ScratchBuffers(oracle.Device!);
         double[] a = oracle.Values(m * k), x = oracle.Values(m * rank), y = oracle.Values(n * rank), before = oracle.Values(m * n), bias = oracle.Values(n);

@@ -23,17 +23,16 @@ public class PortableKernelTests
     [
         .. Linear(oracle, WeightFormat.F32, 9, 20, 5, 2), // tiles
         .. Linear(oracle, WeightFormat.Nf4Double, 9, 64, 5, 2),
-        .. Linear(oracle, WeightFormat.BF16, 9, 512, 3, 1), // tiles in two parts
-        .. Linear(oracle, WeightFormat.Nf4, 1, 64, 6, 2), // few rows, runs of 32
-        .. Linear(oracle, WeightFormat.F16, 2, 7, 5, 3), // few rows, one weight at a time
+        .. Linear(oracle, WeightFormat.BF16, 9, 512, 3, 1, backward: false), // tiles in two parts
+        .. Linear(oracle, WeightFormat.Nf4, 1, 64, 6, 2, backward: false), // a decoded token
     ]);
 
     [Theory, MemberData(nameof(Devices))]
     public void Attention_matchesTheHost(string device) => Check(device, oracle =>
     [
         .. Attention(oracle, new AttentionShape(2, 1, 8, 0.3), [0, 3, 0, 3, 3, 2, 3, 4]),
-        .. Attention(oracle, new AttentionShape(1, 1, 67, 0.1, Window: 2), [0, 3, 0, 3]),
-        .. Attention(oracle, new AttentionShape(2, 1, 8, 0.3), [0, 1, 0, 130]), // decoding: keys in two parts
+        .. Attention(oracle, new AttentionShape(1, 1, 6, 0.3, Window: 2), [0, 3, 0, 3]),
+        .. Attention(oracle, new AttentionShape(2, 1, 8, 0.3), [0, 1, 0, 130], backward: false), // decoding: keys in two parts
     ]);
 
     [Theory, MemberData(nameof(Devices))]
@@ -60,7 +59,7 @@ public class PortableKernelTests
         }
     }
 
-    static List<(string What, double[] Values)> Linear(Oracle oracle, WeightFormat format, int n, int k, int o, int r)
+    static List<(string What, double[] Values)> Linear(Oracle oracle, WeightFormat format, int n, int k, int o, int r, bool backward = true)
     {
         using StoredWeight stored = new(o, k, format, seed: 9);
         var (backend, weight) = (oracle.Backend, stored.On(oracle.Backend));
@@ -70,19 +69,31 @@ public class PortableKernelTests
         Slice dA = oracle.FencedParameter(oracle.Values(r * k)), dB = oracle.FencedParameter(oracle.Values(o * r)), dBias = oracle.FencedParameter(oracle.Values(o));
         Slice dWeight = weight.Scales is null ? oracle.FencedParameter(oracle.Values(o * k)) : default;
         backend.LinearForward(x, weight, bias, lora, input, xa, y, accumulate: false);
-        backend.LinearBackward(dy, x, input, weight, lora, xa, dx, dInput, accumulate: false, dA, dB, dWeight, dBias);
-        return Read(oracle, $"of Linear {format} {n} x {k} x {o} rank {r}", ("xa", xa), ("y", y), ("dx", dx), ("dLoraInput", dInput), ("dA", dA), ("dB", dB), ("dBias", dBias), ("dWeight", dWeight));
+        var results = Read(oracle, $"of Linear {format} {n} x {k} x {o} rank {r}", ("xa", xa), ("y", y));
+        if (backward)
+        {
+            backend.LinearBackward(dy, x, input, weight, lora, xa, dx, dInput, accumulate: false, dA, dB, dWeight, dBias);
+            results.AddRange(Read(oracle, $"of Linear {format} {n} x {k} x {o} rank {r}", ("dx", dx), ("dLoraInput", dInput), ("dA", dA), ("dB", dB), ("dBias", dBias), ("dWeight", dWeight)));
+        }
+
+        return results;
     }
 
-    static List<(string What, double[] Values)> Attention(Oracle oracle, AttentionShape shape, int[] table)
+    static List<(string What, double[] Values)> Attention(Oracle oracle, AttentionShape shape, int[] table, bool backward = true)
     {
         int queries = table[^4] + table[^3], keys = table[^2] + table[^1], query = shape.Heads * shape.HeadWidth, key = shape.KeyValueHeads * shape.HeadWidth;
         Slice q = oracle.Put(oracle.Values(queries * query)), k = oracle.Put(oracle.Values(keys * key)), v = oracle.Put(oracle.Values(keys * key)), sequences = oracle.Put(table);
         Slice dy = oracle.Put(oracle.Values(queries * query)), y = oracle.Output(queries * query), lse = oracle.OutputParameter(queries * shape.Heads);
         Slice dq = oracle.Output(queries * query), dk = oracle.Output(keys * key), dv = oracle.Output(keys * key);
         oracle.Backend.AttentionForward(shape, q, k, v, sequences, y, lse);
-        oracle.Backend.AttentionBackward(shape, dy, q, k, v, sequences, y, lse, dq, dk, dv);
-        return Read(oracle, $"of {shape} over {keys} keys", ("y", y), ("lse", lse), ("dq", dq), ("dk", dk), ("dv", dv));
+        var results = Read(oracle, $"of {shape} over {keys} keys", ("y", y), ("lse", lse));
+        if (backward)
+        {
+            oracle.Backend.AttentionBackward(shape, dy, q, k, v, sequences, y, lse, dq, dk, dv);
+            results.AddRange(Read(oracle, $"of {shape} over {keys} keys", ("dq", dq), ("dk", dk), ("dv", dv)));
+        }
+
+        return results;
     }
 
     static List<(string What, double[] Values)> Read(Oracle oracle, string of, params (string Name, Slice Slice)[] written) =>

@@ -52,11 +52,14 @@ public class TensorCoreAttentionTests
     [MemberData(nameof(Cases))]
     public void ForwardAndBackward_matchTheHostInDouble(string name)
     {
-        using var run = new Run(Named(name), 1);
-        run.Forward();
-        run.Backward();
-        run.CheckForward();
-        run.CheckBackward();
+        foreach (string device in TestDevices.WithTensorCores)
+        {
+            using var run = new Run(Named(name), 1, device: device);
+            run.Forward();
+            run.Backward();
+            run.CheckForward();
+            run.CheckBackward();
+        }
     }
 
     [Fact]
@@ -205,9 +208,9 @@ public class TensorCoreAttentionTests
         readonly ScratchBuffers scratch;
         readonly double rounding;
 
-        public Run(Case c, int seed, double outliers = 0.01, double scale = 1, int shift = 0)
+        public Run(Case c, int seed, double outliers = 0.01, double scale = 1, int shift = 0, string device = "emulator-bf16")
         {
-            (Case, oracle, host) = (c, new Oracle("emulator-bf16", seed), new Oracle("cpu-f64", seed));
+            (Case, oracle, host) = (c, new Oracle(device, seed), new Oracle("cpu-f64", seed));
             scratch = new ScratchBuffers(Device);
             long query = (long)c.Queries * c.Heads * c.Width, key = (long)c.Keys * c.KeyValueHeads * c.Width;
             double[][] inputs = [oracle.Values(query, outliers), oracle.Values(key, 0), oracle.Values(key, outliers), oracle.Values(query, outliers)];

@@ -134,7 +134,15 @@ public class TensorCoreMatMulTests
 
     static void Check<TTile>(int m, int n, int k, bool transposeA, bool transposeB, DType type, int rank = 0) where TTile : unmanaged, IWarpTile<TTile>
     {
-        using Oracle oracle = new(Device, m + n + k);
+        foreach (string device in TestDevices.WithTensorCores)
+        {
+            Check<TTile>(device, m, n, k, transposeA, transposeB, type, rank);
+        }
+    }
+
+    static void Check<TTile>(string device, int m, int n, int k, bool transposeA, bool transposeB, DType type, int rank) where TTile : unmanaged, IWarpTile<TTile>
+    {
+        using Oracle oracle = new(device, m + n + k);
         string what = $"{m} x {n} x {k} transposed {transposeA} {transposeB} rank {rank}";
         double[] a = oracle.Values(m * k), b = oracle.Values(n * k), expected = new double[m * n];
         Slice c = oracle.Fenced([.. expected.Select(_ => double.NaN)], type);

@@ -22,6 +22,12 @@ static class TestDevices
     /// <summary>Those of <see cref="All"/> that run kernels.</summary>
     public static IEnumerable<string> WithKernels => All.Except(Host);
 
+    /// <summary>Those that multiply on tensor cores.</summary>
+    public static readonly IReadOnlyList<string> WithTensorCores = [.. Kernels.Select(device => $"{device}-bf16").Where(UsesTensorCores)];
+
+    /// <summary>Those of <see cref="Matrix"/> that run kernels.</summary>
+    public static IEnumerable<string> MatrixWithKernels => Matrix.Except(Host);
+
     /// <summary>Opens one of them.</summary>
     public static Backend Open(string device)
     {
@@ -43,4 +49,10 @@ static class TestDevices
 
     /// <summary>Names as xunit takes them.</summary>
     public static TheoryData<string> Rows(this IEnumerable<string> devices) => [.. devices];
+
+    static bool UsesTensorCores(string device)
+    {
+        using var backend = Open(device);
+        return backend is KernelBackend<BF16> { UsesTensorCores: true };
+    }
 }

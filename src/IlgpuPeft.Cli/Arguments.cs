@@ -11,11 +11,11 @@ static class Arguments
     public static Option<bool> Json() => new("--json") { Description = "Print one JSON object to standard output." };
 
     public static Option<string> Device() =>
-        new("--device") { Description = "auto, cpu, cuda:N or emulator (see devices).", HelpName = "NAME", DefaultValueFactory = _ => "auto" };
+        new("--device") { Description = "auto, cpu, cuda:N, emulator or simulator (see devices).", HelpName = "NAME", DefaultValueFactory = _ => "auto" };
 
     public static Option<string> Dtype()
     {
-        var option = new Option<string>("--dtype") { Description = "Type of activations: f32 or bf16. Default: f32 on cpu.", DefaultValueFactory = _ => "auto" };
+        var option = new Option<string>("--dtype") { Description = "Type of activations: f32 or bf16. Default: f32 on cpu, bf16 elsewhere.", DefaultValueFactory = _ => "auto" };
         option.AcceptOnlyFromAmong("auto", "f32", "bf16");
         return option;
     }

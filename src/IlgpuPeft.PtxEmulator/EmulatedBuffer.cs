@@ -9,7 +9,7 @@ namespace IlgpuPeft.PtxEmulator;
 sealed unsafe class EmulatedBuffer : MemoryBuffer
 {
     readonly AllocationTable memory;
-    readonly Allocation? allocation; // null if there was no room
+    readonly Allocation allocation;
 
     /// <summary>Wraps an allocation that exists: the accelerator disposes every buffer that was ever constructed, even one whose constructor threw.</summary>
     public EmulatedBuffer(PtxEmulatorAccelerator accelerator, Allocation allocation, long length, int elementSize) : base(accelerator, length, elementSize)
@@ -28,11 +28,7 @@ sealed unsafe class EmulatedBuffer : MemoryBuffer
     protected override void CopyTo(AcceleratorStream stream, in ArrayView<byte> sourceView, in ArrayView<byte> targetView) =>
         Copy(sourceView, targetView);
 
-    protected override void DisposeAcceleratorObject(bool disposing)
-    {
-        if (allocation != null)
-            memory.Free(allocation);
-    }
+    protected override void DisposeAcceleratorObject(bool disposing) => memory.Free(allocation);
 
     static void Copy(in ArrayView<byte> source, in ArrayView<byte> target) => Buffer.MemoryCopy(
         (void*)source.LoadEffectiveAddressAsPtr(), (void*)target.LoadEffectiveAddressAsPtr(), target.LengthInBytes, source.LengthInBytes);

@@ -202,7 +202,9 @@ public abstract class Backend : IDisposable
     /// <summary>result[0] = √Σ x², summed in double in a fixed order. x and result, one element, are in <see cref="Parameter"/>'s type.</summary>
     public abstract void Norm(Slice x, Slice result);
 
-    /// <summary>result[0] = scale · Σ x, or with <paramref name="accumulate"/> result[0] += that, summed in double in a fixed order. x and result, one element, are in <see cref="Parameter"/>'s type.</summary>
+    /// <summary>
+    /// result[0] = scale · Σ x, or with <paramref name="accumulate"/> result[0] += that, summed in double in a fixed order. x and result, one element, are in <see cref="Parameter"/>'s type.
+    /// </summary>
     public abstract void Sum(Slice x, double scale, Slice result, bool accumulate);
 
     /// <summary>

@@ -10,7 +10,9 @@ namespace IlgpuPeft.Tests;
 /// <summary>Random models of every supported architecture, a few thousand weights each, in sizes that are no multiples of anything.</summary>
 static class Architectures
 {
-    const string Sizes = """ "hidden_size": 20, "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6, "vocab_size": 37, "hidden_act": "silu" """;
+    const string Sizes = """
+        "hidden_size": 20, "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6, "vocab_size": 37, "hidden_act": "silu"
+        """;
 
     /// <summary><c>config.json</c> by the name of what is special about the model.</summary>
     public static readonly IReadOnlyDictionary<string, string> Configs = new Dictionary<string, string>

@@ -62,7 +62,8 @@ public partial class LayeringTests
     [Fact]
     public void Sources_everyFile_isShortEnoughToRead()
     {
-        List<(string File, int Lines)> files = [.. new[] { "kernels", "src", "tests", "perf" }.SelectMany(folder => Sources(Path.Combine(Root, folder))).Select(file => (Relative(file), File.ReadLines(file).Count()))];
+        var sources = new[] { "kernels", "src", "tests", "perf" }.SelectMany(folder => Sources(Path.Combine(Root, folder)));
+        List<(string File, int Lines)> files = [.. sources.Select(file => (Relative(file), File.ReadLines(file).Count()))];
 
         Assert.True(files.Count > 100, $"only {files.Count} sources found under {Root}");
         AssertNone(files.Where(file => file.Lines > LongestFile).Select(file => $"{file.File} has {file.Lines} lines, expected at most {LongestFile}"));

@@ -58,7 +58,8 @@ sealed unsafe class LimitedBackend(int room) : Backend
 
     public override void LinearForward(Slice x, Weight weight, Slice bias, LoraFactors? lora, Slice loraInput, Slice xa, Slice y, bool accumulate) => throw Unused();
 
-    public override void LinearBackward(Slice dy, Slice x, Slice loraInput, Weight weight, LoraFactors? lora, Slice xa, Slice dx, Slice dLoraInput, bool accumulate, Slice dA, Slice dB, Slice dWeight, Slice dBias) => throw Unused();
+    public override void LinearBackward(Slice dy, Slice x, Slice loraInput, Weight weight, LoraFactors? lora, Slice xa, Slice dx, Slice dLoraInput, bool accumulate,
+        Slice dA, Slice dB, Slice dWeight, Slice dBias) => throw Unused();
 
     public override void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead) => throw Unused();
 

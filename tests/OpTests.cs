@@ -3,29 +3,15 @@ using Xunit;
 
 namespace IlgpuPeft.Tests;
 
-/// <summary>Every operation on every device against <see cref="Naive"/>: odd sizes, one element over a tile, one row, equal inputs, outliers.</summary>
+/// <summary>Elementwise operations, sums and rotations on every device against <see cref="Naive"/>: odd lengths, one element over a tile, outliers.</summary>
 public class OpTests
 {
-    // Nothing, one, vector ends, the 512 and 1024 of the tiles, and the 16,384 elements of a task, each with its neighbours.
-    static readonly int[] Lengths = [0, 1, 3, 7, 8, 17, 511, 513, 1025, 16384, 16385, 40000];
-    static readonly (int Rows, int Width)[] Matrices = [(0, 7), (1, 1), (1, 5), (5, 123), (3, 64), (2, 65), (37, 576), (3, 16385)];
-
-    // On kernel devices: nothing, one, packets of 4 and 8 with their neighbours, a group of 256 packets of either and one over.
-    static readonly int[] KernelLengths = [0, 1, 3, 5, 8, 17, 1024, 1025, 2049, 5127];
-
-    // None, one row, rows of less than a packet, of a warp and one over, of several warps and odd, of a group and beyond it, which is read again.
-    static readonly (int Rows, int Width)[] KernelMatrices = [(0, 7), (1, 1), (1, 5), (5, 123), (37, 64), (2, 257), (3, 172), (9, 576), (2, 1025), (2, 4100), (300, 8)];
-
     public static TheoryData<string> Devices => Oracle.Devices;
-
-    static int[] LengthsOn(string device) => device.StartsWith("cpu", StringComparison.Ordinal) ? Lengths : KernelLengths;
-
-    static (int Rows, int Width)[] MatricesOn(string device) => device.StartsWith("cpu", StringComparison.Ordinal) ? Matrices : KernelMatrices;
 
     [Theory, MemberData(nameof(Devices))]
     public void Add_anyLength_matchesFormula(string device)
     {
-        foreach (int n in LengthsOn(device))
+        foreach (int n in OpShapes.Lengths(device))
         {
             using Oracle oracle = new(device, n);
             double[] x = oracle.Values(n), y = oracle.Values(n);
@@ -50,7 +36,7 @@ public class OpTests
     [Theory, MemberData(nameof(Devices))]
     public void Norm_anyLength_matchesFormula(string device)
     {
-        foreach (int n in (int[])[.. LengthsOn(device), 1_100_001])
+        foreach (int n in (int[])[.. OpShapes.Lengths(device), 1_100_001])
         {
             using Oracle oracle = new(device, n);
             double[] x = oracle.Values(n);
@@ -63,7 +49,7 @@ public class OpTests
     [Theory, MemberData(nameof(Devices))]
     public void Sum_anyLength_writesOrAdds(string device)
     {
-        foreach (int n in (int[])[.. LengthsOn(device), 1_100_001])
+        foreach (int n in (int[])[.. OpShapes.Lengths(device), 1_100_001])
         {
             using Oracle oracle = new(device, n);
             double[] x = oracle.Values(n);
@@ -75,189 +61,6 @@ public class OpTests
             oracle.Backend.Sum(xs, 0.5, sum, accumulate: true);
             oracle.Close([before + 0.5 * x.Sum()], sum, Math.Min(oracle.SumsParameter, 6e-8), $"Sum, added, [{n}]", terms);
         }
-    }
-
-    [Theory, MemberData(nameof(Devices))]
-    public void GatherRows_repeatedRows_copiesExactly(string device)
-    {
-        foreach (var (rows, width) in MatricesOn(device))
-        {
-            using Oracle oracle = new(device, rows);
-            double[] x = oracle.Values(rows * width);
-            int[] indices = oracle.Integers(2 * rows, rows);
-            Slice y = oracle.Output(indices.Length * width);
-            oracle.Backend.GatherRows(oracle.Put(x), oracle.Put(indices), width, y);
-            oracle.Close(Naive.Gather(x, indices, width), y, 0, $"GatherRows {indices.Length} of [{rows}, {width}]");
-        }
-    }
-
-    [Theory, MemberData(nameof(Devices))]
-    public void ScatterRows_repeatedRows_addsAllOrKeepsTheLast(string device)
-    {
-        foreach (var (rows, width) in MatricesOn(device))
-        {
-            using Oracle oracle = new(device, rows);
-            int[] indices = oracle.Integers(2 * rows, rows);
-            double[] x = oracle.Values(indices.Length * width), y = oracle.Values(rows * width);
-            Slice sum = oracle.Fenced(y);
-            oracle.Backend.ScatterRows(oracle.Put(x), oracle.Put(indices), width, sum, accumulate: true);
-            oracle.Close(Naive.Scatter(x, indices, width, y, add: true), sum, oracle.Exact, $"ScatterRows, added, {indices.Length} to [{rows}, {width}]");
-
-            Slice written = oracle.Fenced(y);
-            oracle.Backend.ScatterRows(oracle.Put(x), oracle.Put(indices), width, written, accumulate: false);
-            oracle.Close(Naive.Scatter(x, indices, width, y, add: false), written, 0, $"ScatterRows {indices.Length} to [{rows}, {width}]");
-        }
-    }
-
-    [Theory]
-    [InlineData(-1)]
-    [InlineData(4)]
-    public void GatherRows_rowOutsideX_throws(int row)
-    {
-        using Oracle oracle = new("cpu", 1);
-        Slice x = oracle.Put(oracle.Values(12)), y = oracle.Output(6);
-        var error = Assert.Throws<ArgumentOutOfRangeException>(() => oracle.Backend.GatherRows(x, oracle.Put([0, row]), 3, y));
-        Assert.Contains($"row index {row} at 1, expected 0 to 3", error.Message);
-    }
-
-    [Theory, MemberData(nameof(Devices))]
-    public void Embedding_anyTableType_takesRowsAndAddsThemBack(string device)
-    {
-        using Oracle oracle = new(device, 3);
-        DType[] types = oracle.Device is null ? [DType.F32, DType.F64, DType.BF16, DType.F16] : [DType.F32, DType.BF16, DType.F16];
-        foreach (var (type, width) in types.SelectMany(type => new[] { (type, 67), (type, 80) }))
-        {
-            const int Vocabulary = 31;
-            double[] table = [.. oracle.Values(Vocabulary * width, outliers: 0).Select(x => Math.Round(x * 8) / 8)]; // exact in every type
-            int[] ids = oracle.Integers(50, Vocabulary);
-            Slice y = oracle.Output(ids.Length * width), tokens = oracle.Put(ids);
-            oracle.Backend.EmbeddingForward(tokens, new Weight(Vocabulary, width, oracle.Put(table, type)), y);
-            oracle.Close(Naive.Gather(table, ids, width), y, 0, $"EmbeddingForward {type} [{width}]");
-
-            double[] dy = oracle.Values(ids.Length * width), before = oracle.Values(table.Length);
-            Slice dTable = oracle.FencedParameter(before);
-            oracle.Backend.EmbeddingBackward(tokens, oracle.Put(dy), dTable);
-            oracle.Close(Naive.Scatter(dy, ids, width, before, add: true), dTable, oracle.ExactParameter, $"EmbeddingBackward [{width}]");
-        }
-    }
-
-    [Theory]
-    [InlineData("emulator-f32")]
-    [InlineData("emulator-bf16")]
-    public void Rows_indexOutsideOnADevice_readsZerosAndWritesNothing(string device)
-    {
-        using Oracle oracle = new(device, 4);
-        foreach (int width in (int[])[3, 16])
-        {
-            double[] x = oracle.Values(2 * width), zeros = new double[3 * width];
-            Slice rows = oracle.Put([-1, 1, 2]), table = oracle.Put(x), y = oracle.Output(3 * width), dy = oracle.Put(oracle.Values(3 * width));
-            double[] expected = [.. zeros[..width], .. x[width..], .. zeros[..width]], middle = [.. zeros[..width], .. oracle.Get(dy)[width..(2 * width)]];
-            oracle.Backend.GatherRows(table, rows, width, y);
-            Assert.Equal(expected, oracle.Get(y));
-            oracle.Backend.EmbeddingForward(rows, new Weight(2, width, table), y);
-            Assert.Equal(expected, oracle.Get(y));
-
-            Slice written = oracle.Fenced(zeros[..(2 * width)]), added = oracle.Fenced(zeros[..(2 * width)]), dTable = oracle.FencedParameter(zeros[..(2 * width)]);
-            oracle.Backend.ScatterRows(dy, rows, width, written, accumulate: false);
-            oracle.Backend.ScatterRows(dy, rows, width, added, accumulate: true);
-            oracle.Backend.EmbeddingBackward(rows, dy, dTable);
-            Assert.All((Slice[])[written, added, dTable], slice => Assert.Equal(middle, oracle.Get(slice)));
-        }
-    }
-
-    [Theory]
-    [InlineData(-1)]
-    [InlineData(5)]
-    public void Embedding_idOutsideVocabulary_namesTokenAndId(int id)
-    {
-        using Oracle oracle = new("cpu", 1);
-        Slice ids = oracle.Put([0, 4, id]), y = oracle.Output(6), table = oracle.Put(oracle.Values(10));
-        var forward = Assert.Throws<ArgumentOutOfRangeException>(() => oracle.Backend.EmbeddingForward(ids, new Weight(5, 2, table), y));
-        var backward = Assert.Throws<ArgumentOutOfRangeException>(() => oracle.Backend.EmbeddingBackward(ids, y, table));
-        Assert.Contains($"token 2 has id {id}, expected 0 to 4 for a vocabulary of 5", forward.Message);
-        Assert.Contains($"token 2 has id {id}, expected 0 to 4 for a vocabulary of 5", backward.Message);
-    }
-
-    [Theory, MemberData(nameof(Devices))]
-    public void RmsNorm_anyShape_matchesFormula(string device)
-    {
-        foreach (var (rows, width) in MatricesOn(device))
-        {
-            using Oracle oracle = new(device, width);
-            string what = $"[{rows}, {width}]";
-            double[] x = oracle.Values(rows * width), weight = oracle.Values(width), dy = oracle.Values(x.Length), dx0 = oracle.Values(x.Length), dw0 = oracle.Values(width);
-            Slice xs = oracle.Put(x), ws = oracle.PutParameter(weight), y = oracle.Output(x.Length), rstd = oracle.OutputParameter(rows);
-            oracle.Backend.RmsNormForward(xs, ws, 1e-5, y, rstd);
-            var expected = Naive.RmsNorm(x, weight, 1e-5);
-            oracle.Close(expected.Y, y, oracle.Exact, $"RmsNormForward {what}");
-            oracle.Close(expected.Rstd, rstd, oracle.ExactParameter, $"RmsNormForward rstd {what}");
-
-            Slice dx = oracle.Output(x.Length), added = oracle.Fenced(dx0), dWeight = oracle.FencedParameter(dw0), dys = oracle.Put(dy);
-            oracle.Backend.RmsNormBackward(dys, xs, ws, rstd, dx, accumulate: false, default);
-            oracle.Backend.RmsNormBackward(dys, xs, ws, rstd, added, accumulate: true, dWeight);
-            var gradient = Naive.RmsNormBackward(dy, x, weight, 1e-5);
-            double terms = Naive.Norm([.. dy.Select((d, i) => d * weight[i % width] * expected.Rstd[i / width])]); // dx is a difference: in a row of one element, of equals
-            oracle.Close(gradient.Dx, dx, oracle.Sums, $"RmsNormBackward {what}", terms);
-            oracle.Close([.. gradient.Dx.Zip(dx0, (a, b) => a + b)], added, oracle.Sums, $"RmsNormBackward, added, {what}", terms);
-            oracle.Close([.. gradient.DWeight.Zip(dw0, (a, b) => a + b)], dWeight, oracle.SumsParameter, $"RmsNormBackward dWeight {what}");
-
-            Slice dWeightOnly = oracle.FencedParameter(dw0);
-            oracle.Backend.RmsNormBackward(dys, xs, ws, rstd, default, accumulate: false, dWeightOnly);
-            Assert.Equal(oracle.Get(dWeight), oracle.Get(dWeightOnly));
-        }
-    }
-
-    [Theory, MemberData(nameof(Devices))]
-    public void RmsNorm_withResidual_addsItToXFirst(string device)
-    {
-        foreach (var (rows, width) in MatricesOn(device))
-        {
-            using Oracle oracle = new(device, width + 1);
-            string what = $"[{rows}, {width}]";
-            double[] x = oracle.Values(rows * width), residual = oracle.Values(x.Length), weight = oracle.Values(width), sum = [.. x.Zip(residual, (a, b) => a + b)];
-            Slice xs = oracle.Fenced(x), y = oracle.Output(x.Length), rstd = oracle.OutputParameter(rows), ws = oracle.PutParameter(weight);
-            oracle.Backend.RmsNormForward(xs, ws, 1e-5, y, rstd, oracle.Put(residual));
-            oracle.Close(sum, xs, oracle.Exact, $"x + residual {what}");
-
-            // The norm is of the sum as it is stored: the same as in two steps, bit for bit.
-            Slice twoSteps = oracle.Output(x.Length), rstdTwo = oracle.OutputParameter(rows);
-            oracle.Backend.RmsNormForward(xs, ws, 1e-5, twoSteps, rstdTwo);
-            Assert.Equal(oracle.Get(twoSteps), oracle.Get(y));
-            Assert.Equal(oracle.Get(rstdTwo), oracle.Get(rstd));
-            oracle.Close(Naive.RmsNorm(oracle.Get(xs), weight, 1e-5).Y, y, oracle.Exact, $"RmsNormForward with residual {what}");
-        }
-    }
-
-    [Theory]
-    [InlineData("cpu", 4500, 136)]
-    [InlineData("emulator-f32", 2200, 136)]
-    [InlineData("emulator-f32", 270, 2052)] // a row is wider than its threads' registers hold
-    [InlineData("emulator-bf16", 4500, 136)]
-    public void RmsNorm_moreRowsThanAGpuHasRoomFor_goesOverAll(string device, int rows, int width)
-    {
-        // A kernel's groups walk over rows, and the last has rows for a part of its threads only.
-        using Oracle oracle = new(device, 7);
-        double[] x = oracle.Values(rows * width), dy = oracle.Values(x.Length), weight = oracle.Values(width);
-        Slice xs = oracle.Put(x), ws = oracle.PutParameter(weight), y = oracle.Output(x.Length), rstd = oracle.OutputParameter(rows), dx = oracle.Output(x.Length);
-        Slice dWeight = oracle.FencedParameter(new double[width]);
-        oracle.Backend.RmsNormForward(xs, ws, 1e-5, y, rstd);
-        oracle.Close(Naive.RmsNorm(x, weight, 1e-5).Y, y, oracle.Exact, "RmsNormForward of many rows");
-        oracle.Backend.RmsNormBackward(oracle.Put(dy), xs, ws, rstd, dx, accumulate: false, dWeight);
-        var gradient = Naive.RmsNormBackward(dy, x, weight, 1e-5);
-        oracle.Close(gradient.Dx, dx, oracle.Sums, "RmsNormBackward of many rows");
-        oracle.Close(gradient.DWeight, dWeight, oracle.SumsParameter, "RmsNormBackward dWeight of many rows");
-    }
-
-    [Theory, MemberData(nameof(Devices))]
-    public void RmsNorm_equalElements_areOne(string device)
-    {
-        using Oracle oracle = new(device, 1);
-        double[] x = [.. Enumerable.Repeat(-3.0, 100)], zero = new double[100];
-        Slice y = oracle.Output(100), one = oracle.PutParameter([.. Enumerable.Repeat(1.0, 100)]);
-        oracle.Backend.RmsNormForward(oracle.Put(x), one, 0, y, default);
-        oracle.Close([.. Enumerable.Repeat(-1.0, 100)], y, oracle.Exact, "RmsNormForward of equal elements");
-        oracle.Backend.RmsNormForward(oracle.Put(zero), one, 1e-6, y, default);
-        Assert.Equal(zero, oracle.Get(y));
     }
 
     [Theory, MemberData(nameof(Devices))]
@@ -290,7 +93,7 @@ public class OpTests
     [Theory, MemberData(nameof(Devices))]
     public void SwiGlu_anyLength_matchesFormula(string device)
     {
-        foreach (int n in LengthsOn(device))
+        foreach (int n in OpShapes.Lengths(device))
         {
             using Oracle oracle = new(device, n);
             double[] gate = oracle.Values(n), up = oracle.Values(n), dy = oracle.Values(n);
@@ -325,7 +128,7 @@ public class OpTests
         RandomKey key = new(0xfedcba98_76543210, 0x89abcdef, 0x76543210);
         foreach (double p in (double[])[0, 0.1, 0.5, 0.999, key.Uniform(2)]) // the last is drawn itself, and kept
         {
-            foreach (int n in LengthsOn(device))
+            foreach (int n in OpShapes.Lengths(device))
             {
                 using Oracle oracle = new(device, n);
                 double[] x = oracle.Values(n), before = oracle.Values(n), expected = Naive.Dropout(x, p, key);
@@ -373,59 +176,6 @@ public class OpTests
         using Oracle oracle = new("cpu", 1);
         Slice x = oracle.Put([1, 2]);
         Assert.Throws<ArgumentException>(() => oracle.Backend.Dropout(x, p, default, x, accumulate: false));
-    }
-
-    [Theory, MemberData(nameof(Devices))]
-    public void AdamW_severalSteps_matchesFormula(string device)
-    {
-        foreach (int n in Lengths)
-        {
-            using Oracle oracle = new(device, n);
-            double[] p = oracle.Values(n), m = new double[n], v = new double[n];
-            Slice ps = oracle.FencedParameter(p), ms = oracle.FencedParameter(m), vs = oracle.FencedParameter(v);
-            foreach (int t in (int[])[1, 2, 3, 1000])
-            {
-                double[] g = oracle.Values(n);
-                AdamWStep step = new(t, 1e-2, 0.9, 0.999, 1e-8, 0.1, MaxNorm: t == 3 ? 0 : 1, Decaying: t == 2 ? n / 3 : long.MaxValue);
-                oracle.Backend.AdamW(ps, oracle.PutParameter(g), ms, vs, step, t == 3 ? default : oracle.PutParameter([Naive.Norm(g)]));
-                (p, m, v) = Naive.AdamW(p, g, m, v, step, Naive.Norm(g));
-                oracle.Close(p, ps, oracle.ExactParameter, $"AdamW step {t}: p [{n}]");
-                oracle.Close(m, ms, oracle.SumsParameter, $"AdamW step {t}: m [{n}]");
-                oracle.Close(v, vs, oracle.SumsParameter, $"AdamW step {t}: v [{n}]");
-            }
-        }
-    }
-
-    [Theory, MemberData(nameof(Devices))]
-    public void AdamW_slicesThatBeginAnywhere_sameBits(string device)
-    {
-        using Oracle oracle = new(device, 2);
-        const int N = 1027;
-        double[] p = oracle.Values(N), g = oracle.Values(N), m = oracle.Values(N), v = [.. oracle.Values(N).Select(x => x * x)];
-        AdamWStep step = new(7, 1e-2, 0.9, 0.999, 1e-8, 0.1, 0, Decaying: 501);
-        Slice whole = oracle.PutParameter(p), moved = oracle.PutParameter([0, .. p]).Range(1, N);
-        oracle.Backend.AdamW(whole, oracle.PutParameter(g), oracle.PutParameter(m), oracle.PutParameter(v), step, default);
-        oracle.Backend.AdamW(moved, oracle.PutParameter([0, .. g]).Range(1, N), oracle.PutParameter(m), oracle.PutParameter(v), step, default);
-        Assert.Equal(oracle.Get(whole), oracle.Get(moved));
-    }
-
-    [Fact]
-    public void AdamW_oneElement_matchesFirstStepByHand()
-    {
-        // m̂ = g and √v̂ = |g| in the first step, so p becomes p·(1 - 0.1·0.5) - 0.1·sign(g).
-        using Oracle oracle = new("cpu-f64", 1);
-        Slice p = oracle.Put([2.0, 2.0]), g = oracle.Put([4.0, -0.25]), m = oracle.Put([0.0, 0]), v = oracle.Put([0.0, 0]);
-        oracle.Backend.AdamW(p, g, m, v, new AdamWStep(1, 0.1, 0.9, 0.99, 0, 0.5, 0), default);
-        oracle.Close([1.8, 2.0], p, 1e-15, "AdamW by hand");
-    }
-
-    [Theory, MemberData(nameof(Devices))]
-    public void AdamW_normNotFinite_spreadsAsInPyTorch(string device)
-    {
-        using Oracle oracle = new(device, 1);
-        Slice p = oracle.PutParameter([1.0, 2]), g = oracle.PutParameter([double.NaN, 1]), zeros = oracle.PutParameter([0.0, 0]), v = oracle.PutParameter([0.0, 0]);
-        oracle.Backend.AdamW(p, g, zeros, v, new AdamWStep(1, 0.1, 0.9, 0.99, 1e-8, 0, 1), oracle.PutParameter([double.NaN]));
-        Assert.All(oracle.Get(p), x => Assert.True(double.IsNaN(x)));
     }
 
     [Theory, MemberData(nameof(Devices))]

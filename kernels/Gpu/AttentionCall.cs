@@ -3,9 +3,6 @@ namespace IlgpuPeft.Kernels;
 /// <summary>The numbers that attention kernels take.</summary>
 struct AttentionCall
 {
-    /// <summary>log₂ e: exponentials on devices are powers of two.</summary>
-    public const float Log2E = 1.44269504f;
-
     /// <summary>H, H/G, C, and the window or 0.</summary>
     public int Heads, HeadsPerGroup, Width, Window;
 
@@ -19,7 +16,7 @@ struct AttentionCall
     {
         (Heads, HeadsPerGroup, Width, Window) = (shape.Heads, shape.Heads / shape.KeyValueHeads, shape.HeadWidth, shape.Window);
         (Queries, Keys) = ((int)(q.Length / QueryStride), (int)(k.Length / KeyStride));
-        (Scale, Scale2) = ((float)shape.Scale, (float)shape.Scale * Log2E);
+        (Scale, Scale2) = ((float)shape.Scale, (float)shape.Scale * Intrinsics.Log2E);
     }
 
     /// <summary>Elements from a row of queries to the next.</summary>

@@ -2,18 +2,6 @@ using ILGPU;
 
 namespace IlgpuPeft.Kernels;
 
-/// <summary>Four by four sums of one thread.</summary>
-struct Block4x4
-{
-    public Float4 R0, R1, R2, R3;
-}
-
-/// <summary>A thread's share of a tile's outputs: of each 64 columns a block. Kernels for narrow heads use the first blocks only.</summary>
-struct Sums
-{
-    public Block4x4 B0, B1, B2, B3;
-}
-
 /// <summary>
 /// The two products that attention is made of, without tensor cores, for a tile of rows and a tile of 64 columns. Eight rows belong to a warp. Both operands pass through shared memory,
 /// 64 floats of a row at a time: on the left one row for each row of the tile, first queries (or keys), then the tile's probabilities; on the right one for each column, first keys,
@@ -119,24 +107,6 @@ static class AttentionProducts<TWarps> where TWarps : unmanaged, IConstant
         return sums;
     }
 
-    /// <summary>Multiplies each row by its factor.</summary>
-    public static Sums Scaled<TBlocks>(Sums sums, Float4 factors) where TBlocks : unmanaged, IConstant
-    {
-        sums.B0 = Scaled(sums.B0, factors);
-        if (TBlocks.Value > 1)
-        {
-            sums.B1 = Scaled(sums.B1, factors);
-        }
-
-        if (TBlocks.Value > 2)
-        {
-            sums.B2 = Scaled(sums.B2, factors);
-            sums.B3 = Scaled(sums.B3, factors);
-        }
-
-        return sums;
-    }
-
     /// <summary>Writes the rows of this thread.</summary>
     /// <param name="y">Output.</param>
     /// <param name="starts">Where the four rows begin; negative for those past the end of the tile.</param>
@@ -231,16 +201,6 @@ static class AttentionProducts<TWarps> where TWarps : unmanaged, IConstant
         }
     }
 
-    static Block4x4 Scaled(Block4x4 block, Float4 factors) => new()
-    {
-        R0 = Scaled(block.R0, factors.X),
-        R1 = Scaled(block.R1, factors.Y),
-        R2 = Scaled(block.R2, factors.Z),
-        R3 = Scaled(block.R3, factors.W),
-    };
-
-    static Float4 Scaled(Float4 x, float factor) => new() { X = x.X * factor, Y = x.Y * factor, Z = x.Z * factor, W = x.W * factor };
-
     static Block4x4 MultiplyTransposed(ArrayView<Float4> shared, Block4x4 sums, int quads)
     {
         var left = shared.SubView(Row * Stride);
@@ -250,10 +210,10 @@ static class AttentionProducts<TWarps> where TWarps : unmanaged, IConstant
             var a = left.SubView(i);
             var b = right.SubView(i);
             Float4 b0 = b[0], b1 = b[16 * Stride], b2 = b[32 * Stride], b3 = b[48 * Stride];
-            sums.R0 = AddDots(sums.R0, a[0], b0, b1, b2, b3);
-            sums.R1 = AddDots(sums.R1, a[Stride], b0, b1, b2, b3);
-            sums.R2 = AddDots(sums.R2, a[2 * Stride], b0, b1, b2, b3);
-            sums.R3 = AddDots(sums.R3, a[3 * Stride], b0, b1, b2, b3);
+            sums.R0 = Block4x4.AddDots(sums.R0, a[0], b0, b1, b2, b3);
+            sums.R1 = Block4x4.AddDots(sums.R1, a[Stride], b0, b1, b2, b3);
+            sums.R2 = Block4x4.AddDots(sums.R2, a[2 * Stride], b0, b1, b2, b3);
+            sums.R3 = Block4x4.AddDots(sums.R3, a[3 * Stride], b0, b1, b2, b3);
         }
 
         return sums;
@@ -268,24 +228,12 @@ static class AttentionProducts<TWarps> where TWarps : unmanaged, IConstant
             var a = left.SubView(i);
             var b = right.SubView(4 * Stride * i);
             Float4 b0 = b[0], b1 = b[Stride], b2 = b[2 * Stride], b3 = b[3 * Stride];
-            sums.R0 = AddRows(sums.R0, a[0], b0, b1, b2, b3);
-            sums.R1 = AddRows(sums.R1, a[Stride], b0, b1, b2, b3);
-            sums.R2 = AddRows(sums.R2, a[2 * Stride], b0, b1, b2, b3);
-            sums.R3 = AddRows(sums.R3, a[3 * Stride], b0, b1, b2, b3);
+            sums.R0 = Block4x4.AddRows(sums.R0, a[0], b0, b1, b2, b3);
+            sums.R1 = Block4x4.AddRows(sums.R1, a[Stride], b0, b1, b2, b3);
+            sums.R2 = Block4x4.AddRows(sums.R2, a[2 * Stride], b0, b1, b2, b3);
+            sums.R3 = Block4x4.AddRows(sums.R3, a[3 * Stride], b0, b1, b2, b3);
         }
 
         return sums;
     }
-
-    static Float4 AddDots(Float4 sums, Float4 a, Float4 b0, Float4 b1, Float4 b2, Float4 b3) =>
-        new() { X = AddDot(sums.X, a, b0), Y = AddDot(sums.Y, a, b1), Z = AddDot(sums.Z, a, b2), W = AddDot(sums.W, a, b3) };
-
-    static float AddDot(float sum, Float4 a, Float4 b) =>
-        Intrinsics.Fma(a.W, b.W, Intrinsics.Fma(a.Z, b.Z, Intrinsics.Fma(a.Y, b.Y, Intrinsics.Fma(a.X, b.X, sum))));
-
-    static Float4 AddRows(Float4 sums, Float4 a, Float4 b0, Float4 b1, Float4 b2, Float4 b3) =>
-        AddRow(AddRow(AddRow(AddRow(sums, a.X, b0), a.Y, b1), a.Z, b2), a.W, b3);
-
-    static Float4 AddRow(Float4 sums, float a, Float4 b) =>
-        new() { X = Intrinsics.Fma(a, b.X, sums.X), Y = Intrinsics.Fma(a, b.Y, sums.Y), Z = Intrinsics.Fma(a, b.Z, sums.Z), W = Intrinsics.Fma(a, b.W, sums.W) };
 }

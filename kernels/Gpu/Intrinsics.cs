@@ -15,12 +15,6 @@ struct Word2
     public uint X, Y;
 }
 
-/// <summary>Four floats: the accumulators of one tensor-core multiply.</summary>
-struct Float4
-{
-    public float X, Y, Z, W;
-}
-
 /// <summary>What GPUs before sm_80, and devices without PTX, run in place of instructions that came with it.</summary>
 static class PortableIntrinsics
 {
@@ -62,6 +56,9 @@ static class Intrinsics
     /// <summary>a·b, rounded before anything is added to it: <c>mul.rn.f32</c>, which no compiler joins with an addition.</summary>
     [IntrinsicImplementation]
     public static float MultiplyRounded(float a, float b) => a * b;
+
+    /// <summary>log₂ e: exponentials on devices are powers of two.</summary>
+    public const float Log2E = 1.44269504f;
 
     /// <summary>2^x to 2 ulp: <c>ex2.approx.ftz.f32</c>.</summary>
     [IntrinsicImplementation]

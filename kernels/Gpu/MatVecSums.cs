@@ -38,10 +38,10 @@ struct OneRow : IMatVecSums<OneRow>
         {
             outputs = new Float4
             {
-                X = Dot(outputs.X, first, value),
-                Y = Dot(outputs.Y, second, value),
-                Z = Dot(outputs.Z, third, value),
-                W = Dot(outputs.W, fourth, value),
+                X = Float4.AddDot(outputs.X, first, value),
+                Y = Float4.AddDot(outputs.Y, second, value),
+                Z = Float4.AddDot(outputs.Z, third, value),
+                W = Float4.AddDot(outputs.W, fourth, value),
             },
         };
     }
@@ -63,9 +63,6 @@ struct OneRow : IMatVecSums<OneRow>
     };
 
     public readonly void Store(ArrayView<Float4> places, int place) => places[place] = outputs;
-
-    static float Dot(float sum, Float4 weights, Float4 x) =>
-        Intrinsics.Fma(weights.W, x.W, Intrinsics.Fma(weights.Z, x.Z, Intrinsics.Fma(weights.Y, x.Y, Intrinsics.Fma(weights.X, x.X, sum))));
 
     static float OverWarp(float sum)
     {

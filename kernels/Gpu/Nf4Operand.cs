@@ -106,9 +106,7 @@ readonly struct Nf4Operand(Nf4View weight, OperandShape shape, bool runs) : IPro
 
     static void StoreAlongOuter(ArrayView<Float4> tile, ArrayView<float> codes, uint word, float scale, int d, int quad)
     {
-        tile[ProductTile.Quad(d, quad)] = Scaled(Nf4View.Decode(codes, word), scale);
-        tile[ProductTile.Quad(d, quad + 1)] = Scaled(Nf4View.Decode(codes, word >> 16), scale);
+        tile[ProductTile.Quad(d, quad)] = scale * Nf4View.Decode(codes, word);
+        tile[ProductTile.Quad(d, quad + 1)] = scale * Nf4View.Decode(codes, word >> 16);
     }
-
-    static Float4 Scaled(Float4 value, float scale) => new() { X = value.X * scale, Y = value.Y * scale, Z = value.Z * scale, W = value.W * scale };
 }

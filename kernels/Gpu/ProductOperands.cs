@@ -144,9 +144,5 @@ readonly struct DenseOperand<T>(ArrayView<T> values, OperandShape shape, float f
 
     public float At(ArrayView<float> codes, long index) => factor * T.Widen(values[index]);
 
-    public Float4 Quad(ArrayView<float> codes, long quad)
-    {
-        var value = Quads.Load(values, quad);
-        return new Float4 { X = factor * value.X, Y = factor * value.Y, Z = factor * value.Z, W = factor * value.W };
-    }
+    public Float4 Quad(ArrayView<float> codes, long quad) => factor * Quads.Load(values, quad);
 }

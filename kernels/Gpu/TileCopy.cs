@@ -42,6 +42,7 @@ struct ElementCopy : ITileCopy<ushort>
 {
     public static void Load(ArrayView<ushort> source, long at, int count, uint shared) => Intrinsics.StoreShared(shared, Read(source, at, count));
 
+    /// <summary>As <see cref="ITileCopy{TUnit}.Read"/>, and zeros where <paramref name="count"/> is not positive.</summary>
     public static Word4 Read(ArrayView<ushort> source, long at, int count) => new()
     {
         X = Two(source, at, count),

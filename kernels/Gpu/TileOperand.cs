@@ -40,7 +40,7 @@ readonly struct TileOperand(ArrayView<ushort> values, int rows, int columns, boo
         {
             for (int i = 0; i < tileRows; i += step)
             {
-                shared.View[target + i * chunks] = ChunkAt(index + (long)i * columns, firstRow + i < rows ? columns - column : 0);
+                shared.View[target + i * chunks] = ElementCopy.Read(values, index + (long)i * columns, firstRow + i < rows ? columns - column : 0);
             }
         }
 
@@ -54,19 +54,4 @@ readonly struct TileOperand(ArrayView<ushort> values, int rows, int columns, boo
 
     /// <inheritdoc />
     public override string ToString() => $"bf16 [{rows}, {columns}]";
-
-    /// <summary>Eight values, of which <paramref name="left"/> exist.</summary>
-    Word4 ChunkAt(long index, int left) => new()
-    {
-        X = Pair(index, left),
-        Y = Pair(index + 2, left - 2),
-        Z = Pair(index + 4, left - 4),
-        W = Pair(index + 6, left - 6),
-    };
-
-    uint Pair(long index, int left)
-    {
-        uint low = left > 0 ? values[index] : 0u, high = left > 1 ? values[index + 1] : 0u;
-        return low | (high << 16);
-    }
 }

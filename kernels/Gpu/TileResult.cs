@@ -74,19 +74,12 @@ readonly struct TileResult<T>(ArrayView<T> values, ArrayView<float> bias, int ro
         }
 
         long start = ((long)part * Rows + row) * Columns + column;
-        Float4 value = new()
-        {
-            X = Intrinsics.Fma(alpha, sums.X, bias.X),
-            Y = Intrinsics.Fma(alpha, sums.Y, bias.Y),
-            Z = Intrinsics.Fma(alpha, sums.Z, bias.Z),
-            W = Intrinsics.Fma(alpha, sums.W, bias.W),
-        };
+        var value = Float4.AddScaled(bias, alpha, sums);
         if (quads != 0)
         {
             if (accumulate != 0)
             {
-                var there = Quads.Load(Values, start >> 2);
-                value = new Float4 { X = value.X + there.X, Y = value.Y + there.Y, Z = value.Z + there.Z, W = value.W + there.W };
+                value += Quads.Load(Values, start >> 2);
             }
 
             Quads.Store(Values, start >> 2, value);

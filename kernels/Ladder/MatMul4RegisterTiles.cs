@@ -1,8 +1,8 @@
 // Rung 4. A block of 4 x 4 elements in the registers of each thread.
 //
 // Maths      c[i, j] = Σ_k a[i, k]·b[k, j]     f32
-// Launch     (n/64)² groups of 256 threads, 64 x 64 elements of C each; tiles of 64 x 16 and 16 x 64 floats in shared memory
 // Layout     A's tile is stored transposed, [k, row], so that the four values of a column lie side by side
+// Launch     (n/64)² groups of 256 threads, 64 x 64 elements of C each; tiles of 64 x 16 and 16 x 64 floats in shared memory
 // Idea       8 values from shared memory feed 16 multiplies instead of 1: shared memory, not arithmetic, was what rung 3 waited for. Sixteen named sums: an array would
 //            be indexed by a loop, which ILGPU does not unroll, and so live in local memory
 // Ladder     rung 4 of 9. Next: MatMul5VectorLoads

@@ -1,8 +1,8 @@
 // Rung 5. Four floats in one access.
 //
 // Maths      c[i, j] = Σ_k a[i, k]·b[k, j]     f32
-// Launch     (n/64)² groups of 256 threads, 64 x 64 elements of C each; tiles of 64 x 16 and 16 x 64 floats in shared memory
 // Layout     as rung 4; every row starts at a multiple of 16 bytes
+// Launch     (n/64)² groups of 256 threads, 64 x 64 elements of C each; tiles of 64 x 16 and 16 x 64 floats in shared memory
 // Idea       ld.global.v4, ld.shared.v4 and st.global.v4 move 16 bytes a lane: a quarter of the memory instructions for the same bytes
 // Ladder     rung 5 of 9. Next: MatMul6TensorCores
 

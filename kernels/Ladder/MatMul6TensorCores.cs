@@ -1,8 +1,8 @@
 // Rung 6. Tensor cores.
 //
 // Maths      c[i, j] = Σ_k a[i, k]·b[k, j]     operands bfloat16, sums f32
-// Launch     (n/64)·(n/32) groups of 4 warps, 64 x 32 elements of C each; tiles of 64 x 32 and 32 x 32 bfloat16 in shared memory
 // Layout     tiles row by row, as they come
+// Launch     (n/64)·(n/32) groups of 4 warps, 64 x 32 elements of C each; tiles of 64 x 32 and 32 x 32 bfloat16 in shared memory
 // Idea       one mma.sync multiplies 16 x 16 by 16 x 8: 2,048 multiply-adds in one instruction of a warp, where an fma does 32. ldmatrix brings operands from shared memory in the
 //            layout that mma wants. Rows 64 bytes apart meet in the same banks, which costs four passes a load: rung 7 mends that
 // Ladder     rung 6 of 9. Next: MatMul7Swizzle

@@ -1,8 +1,8 @@
 // Rung 7. The same, with chunks of a row in an order that depends on the row.
 //
 // Maths      c[i, j] = Σ_k a[i, k]·b[k, j]     operands bfloat16, sums f32
-// Launch     (n/64)·(n/32) groups of 4 warps, 64 x 32 elements of C each; tiles of 64 x 32 and 32 x 32 bfloat16 in shared memory
 // Layout     chunk c of row r lies at place c ^ (r/2 mod 4) of its row: eight rows of one chunk, which ldmatrix loads at a time, then lie in all 32 banks
+// Launch     (n/64)·(n/32) groups of 4 warps, 64 x 32 elements of C each; tiles of 64 x 32 and 32 x 32 bfloat16 in shared memory
 // Idea       the exclusive or costs an instruction where an address is made and nothing where it is used; padding rows would cost shared memory
 // Ladder     rung 7 of 9. Next: MatMul8Pipeline
 

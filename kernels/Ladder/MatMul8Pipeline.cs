@@ -1,8 +1,8 @@
 // Rung 8. Copies that run while earlier tiles are multiplied.
 //
 // Maths      c[i, j] = Σ_k a[i, k]·b[k, j]     operands bfloat16, sums f32
-// Launch     (n/64)·(n/32) groups of 4 warps, 64 x 32 elements of C each; three stages of both tiles, 18 KB of shared memory
 // Layout     tiles as rung 7
+// Launch     (n/64)·(n/32) groups of 4 warps, 64 x 32 elements of C each; three stages of both tiles, 18 KB of shared memory
 // Idea       cp.async brings 16 bytes from global to shared memory past the registers, and the thread goes on: two stages are on their way while one is multiplied. A memory access takes
 //            hundreds of cycles; the counters do not show it, time does. One barrier a step is enough, since a stage is only overwritten two steps after it was read
 // Ladder     rung 8 of 9. Next: MatMul9Nf4

@@ -1,8 +1,8 @@
 // Rung 9. B in 4 bits, decoded on its way into shared memory.
 //
 // Maths      c[i, j] = Σ_k a[i, k]·code[q[k, j]]·scale[(k·n + j) / 64]     operands of the multiply bfloat16, sums f32
-// Launch     as rung 8: A comes by cp.async three stages deep; B's next tile is read into a register while this one is multiplied, and decoded after it
 // Layout     tiles as rung 7; the 16 code values in shared memory, one in a bank each. Byte i of B holds elements 2i (high nibble) and 2i + 1
+// Launch     as rung 8: A comes by cp.async three stages deep; B's next tile is read into a register while this one is multiplied, and decoded after it
 // Idea       a quarter of rung 8's bytes for B, for some integer arithmetic between copy and multiply. Worth it where each tile of B is decoded few times: for many rows of A it is
 //            better to decode B once into bfloat16 that stays in the L2 cache
 // Ladder     rung 9 of 9. From here: Ops/TensorCoreMatMul.cs, the same ideas for any shape, with larger tiles

@@ -44,7 +44,7 @@ static class AdamW8BitKernels
             midpoints[i] = i % Codes == Codes - 1 ? float.PositiveInfinity : (maps[i] + maps[i + 1]) / 2;
         }
 
-        Group.Barrier();
+        Group.Barrier(); // both tables are complete
         c.Clip = AdamWKernels.Clip(norm, maxNorm);
         long blocks = firstScales.Length;
         for (long block = Grid.IdxX * (long)Warps + Group.IdxX / 32; block < blocks; block += Grid.DimX * (long)Warps)

@@ -73,7 +73,7 @@ static class AttentionBackwardKernels
         sum = AttentionProducts<Eight>.SumOfLanes(sum);
         if (row < lse.Length && Group.IdxX % 16 == 0)
         {
-            rows[row % call.Heads * call.Queries + row / call.Heads] = new Row { Log = lse[row] * AttentionCall.Log2E, Product = sum };
+            rows[row % call.Heads * call.Queries + row / call.Heads] = new Row { Log = lse[row] * Intrinsics.Log2E, Product = sum };
         }
     }
 
@@ -214,6 +214,6 @@ static class AttentionBackwardKernels
         starts.C = row + 2 < count ? first + (row + 2) * stride : -1;
         starts.D = row + 3 < count ? first + (row + 3) * stride : -1;
         var factors = new Float4 { X = factor, Y = factor, Z = factor, W = factor };
-        AttentionProducts<Eight>.Write<T, TBlocks>(target, starts, AttentionProducts<Eight>.Scaled<TBlocks>(sums, factors), heads);
+        AttentionProducts<Eight>.Write<T, TBlocks>(target, starts, sums.Scaled<TBlocks>(factors), heads);
     }
 }

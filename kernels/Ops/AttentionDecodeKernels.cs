@@ -79,11 +79,7 @@ static class AttentionDecodeKernels
                 float weight = XMath.Exp(logs[i * rows + row] - maximum) / total;
                 if (weight != 0) // a part without keys has left nothing
                 {
-                    var part = heads.Read(outputs, (i * rows + row) * heads.Width, column);
-                    sum.X = Intrinsics.Fma(weight, part.X, sum.X);
-                    sum.Y = Intrinsics.Fma(weight, part.Y, sum.Y);
-                    sum.Z = Intrinsics.Fma(weight, part.Z, sum.Z);
-                    sum.W = Intrinsics.Fma(weight, part.W, sum.W);
+                    sum = Float4.AddScaled(sum, weight, heads.Read(outputs, (i * rows + row) * heads.Width, column));
                 }
             }
 

@@ -23,11 +23,7 @@ static class AttentionKernels
         const string Operation = "AttentionForward";
         long queryRows = Check<T>(Operation, shape, q, k, v, sequences);
         Expect.Elements(Operation, T.Type, q.Length, (nameof(y), y));
-        if (!lse.IsEmpty)
-        {
-            Expect.Elements(Operation, DType.F32, queryRows * shape.Heads, (nameof(lse), lse));
-        }
-
+        Expect.Optional(Operation, nameof(lse), lse, DType.F32, queryRows * shape.Heads);
         int parts = AttentionDecodeKernels.Parts(shape, q, k, sequences);
         if (tensorCores && TensorCoreAttention.Supports(shape) && !HasFewRows(shape, q, sequences))
         {
@@ -144,7 +140,7 @@ static class AttentionKernels
             (m0, m1, m2, m3) = (n0, n1, n2, n3);
             (l0, l1, l2, l3) = (l0 * kept.X + Sum(s.R0), l1 * kept.Y + Sum(s.R1), l2 * kept.Z + Sum(s.R2), l3 * kept.W + Sum(s.R3));
             AttentionProducts<TWarps>.Put(shared, s);
-            sums = AttentionProducts<TWarps>.Scaled<TBlocks>(sums, kept);
+            sums = sums.Scaled<TBlocks>(kept);
             sums = AttentionProducts<TWarps>.AddWeighted<T, TBlocks>(shared, sums, v, at, call.KeyStride, count, rows, heads);
         }
 
@@ -160,7 +156,7 @@ static class AttentionKernels
         inverses.W = Finish<TWarps>(m3, l3, outputs.D, lse, call);
         if (firstKey < endKey) // else a part without keys: its lse says that there is nothing to join
         {
-            AttentionProducts<TWarps>.Write<TOutput, TBlocks>(y, outputs, AttentionProducts<TWarps>.Scaled<TBlocks>(sums, inverses), heads);
+            AttentionProducts<TWarps>.Write<TOutput, TBlocks>(y, outputs, sums.Scaled<TBlocks>(inverses), heads);
         }
     }
 
@@ -214,7 +210,7 @@ static class AttentionKernels
         total = AttentionProducts<TWarps>.SumOfLanes(total);
         if (output >= 0 && Group.IdxX % 16 == 0 && lse.Length > 0)
         {
-            lse[output / call.Width] = F32.Narrow(maximum / AttentionCall.Log2E + XMath.Log(total));
+            lse[output / call.Width] = F32.Narrow(maximum / Intrinsics.Log2E + XMath.Log(total));
         }
 
         return 1 / total;

@@ -19,7 +19,6 @@ static class CrossEntropyKernels
 {
     const long ChunkBytes = 128 << 20;
     const int RowsOfTile = 64, MostThreads = 1024;
-    const float Log2E = 1.44269504f;
 
     /// <inheritdoc cref="Backend.TokenLogProbs" />
     public static void Run<T>(KernelDevice device, ScratchBuffers scratch, bool tensorCores, Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy,
@@ -179,7 +178,7 @@ static class CrossEntropyKernels
         return (Warp.LaneIdx < Group.DimX / 32 ? partial[Warp.LaneIdx] : RunningSum.OfNothing).PlusLanes();
     }
 
-    static float Exp(float x) => Intrinsics.Exp2(x * Log2E);
+    static float Exp(float x) => Intrinsics.Exp2(x * Intrinsics.Log2E);
 
     /// <summary>Σ exp(z − Maximum) and Σ exp(z − Maximum)·(z − Maximum) over some logits z.</summary>
     struct RunningSum

@@ -23,14 +23,14 @@ static unsafe class Linear
     public static void Forward<T>(Slice x, Weight weight, Slice bias, LoraFactors? lora, Slice loraInput, Slice xa, Slice y, bool accumulate)
         where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        const string op = "Linear.Forward";
-        Expect.Weight(op, nameof(weight), weight);
-        int o = weight.Rows, k = weight.Columns, n = Rows<T>(op, nameof(x), x, k);
+        const string Operation = "LinearForward";
+        Expect.Weight(Operation, nameof(weight), weight);
+        int o = weight.Rows, k = weight.Columns, n = Rows<T>(Operation, nameof(x), x, k);
         loraInput = loraInput.IsEmpty ? x : loraInput;
-        Expect.Element<T>(op, nameof(y), y);
-        Expect.Length(op, nameof(y), y, (long)n * o);
-        Expect.Optional<T>(op, nameof(bias), bias, o);
-        CheckLora<T>(op, lora, loraInput, xa, n, k, o);
+        Expect.Element<T>(Operation, nameof(y), y);
+        Expect.Length(Operation, nameof(y), y, (long)n * o);
+        Expect.Optional<T>(Operation, nameof(bias), bias, o);
+        CheckLora<T>(Operation, lora, loraInput, xa, n, k, o);
         if (!bias.IsEmpty)
         {
             StartFromBias(bias.Pointer<T>(), y.Pointer<T>(), n, o, accumulate);
@@ -56,12 +56,12 @@ static unsafe class Linear
     public static void Backward<T>(Slice dy, Slice x, Slice loraInput, Weight weight, LoraFactors? lora, Slice xa, Slice dx, Slice dLoraInput, bool accumulate,
         Slice dA, Slice dB, Slice dWeight, Slice dBias) where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        const string op = "Linear.Backward";
-        Expect.Weight(op, nameof(weight), weight);
-        int o = weight.Rows, k = weight.Columns, n = Rows<T>(op, nameof(dy), dy, o);
-        Expect.Optional<T>(op, nameof(dx), dx, (long)n * k);
-        Expect.Optional<T>(op, nameof(dWeight), dWeight, (long)o * k);
-        Expect.Optional<T>(op, nameof(dBias), dBias, o);
+        const string Operation = "LinearBackward";
+        Expect.Weight(Operation, nameof(weight), weight);
+        int o = weight.Rows, k = weight.Columns, n = Rows<T>(Operation, nameof(dy), dy, o);
+        Expect.Optional<T>(Operation, nameof(dx), dx, (long)n * k);
+        Expect.Optional<T>(Operation, nameof(dWeight), dWeight, (long)o * k);
+        Expect.Optional<T>(Operation, nameof(dBias), dBias, o);
         T* gradient = dy.Pointer<T>();
         loraInput = loraInput.IsEmpty ? x : loraInput;
         T beta = accumulate ? T.One : T.Zero;
@@ -72,8 +72,8 @@ static unsafe class Linear
 
         if (!dWeight.IsEmpty)
         {
-            Expect.Element<T>(op, nameof(x), x);
-            Expect.Length(op, nameof(x), x, (long)n * k);
+            Expect.Element<T>(Operation, nameof(x), x);
+            Expect.Length(Operation, nameof(x), x, (long)n * k);
             Gemm.Multiply(o, k, n, T.One, gradient, o, true, x.Pointer<T>(), k, false, T.One, dWeight.Pointer<T>(), k);
         }
 
@@ -84,10 +84,10 @@ static unsafe class Linear
 
         if (lora is { } factors)
         {
-            CheckLora<T>(op, lora, loraInput, xa, n, k, o);
-            Expect.Optional<T>(op, nameof(dLoraInput), dLoraInput, (long)n * k);
-            Expect.Optional<T>(op, nameof(dA), dA, (long)factors.Rank * k);
-            Expect.Optional<T>(op, nameof(dB), dB, (long)o * factors.Rank);
+            CheckLora<T>(Operation, lora, loraInput, xa, n, k, o);
+            Expect.Optional<T>(Operation, nameof(dLoraInput), dLoraInput, (long)n * k);
+            Expect.Optional<T>(Operation, nameof(dA), dA, (long)factors.Rank * k);
+            Expect.Optional<T>(Operation, nameof(dB), dB, (long)o * factors.Rank);
             bool separate = !dLoraInput.IsEmpty;
             LoraBackward<T>(factors, n, k, o, gradient, loraInput.Pointer<T>(), xa.Pointer<T>(),
                 separate ? dLoraInput : dx, separate ? beta : T.One, dA, dB);
@@ -122,25 +122,25 @@ static unsafe class Linear
         }
     }
 
-    static int Rows<T>(string op, string name, Slice matrix, int columns)
+    static int Rows<T>(string operation, string name, Slice matrix, int columns)
     {
-        Expect.Element<T>(op, name, matrix);
-        Expect.That(matrix.Length % columns == 0, op, $"{name} has {matrix.Length} elements, expected a multiple of {columns} to match the weight.");
+        Expect.Element<T>(operation, name, matrix);
+        Expect.That(matrix.Length % columns == 0, operation, $"{name} has {matrix.Length} elements, expected a multiple of {columns} to match the weight.");
         return checked((int)(matrix.Length / columns));
     }
 
-    static void CheckLora<T>(string op, LoraFactors? lora, Slice loraInput, Slice xa, int n, int k, int o)
+    static void CheckLora<T>(string operation, LoraFactors? lora, Slice loraInput, Slice xa, int n, int k, int o)
     {
         if (lora is { } factors)
         {
-            Expect.Element<T>(op, nameof(loraInput), loraInput);
-            Expect.Length(op, nameof(loraInput), loraInput, (long)n * k);
-            Expect.Element<T>(op, nameof(xa), xa);
-            Expect.Length(op, nameof(xa), xa, (long)n * factors.Rank);
-            Expect.Element<T>(op, "lora.A", factors.A);
-            Expect.Element<T>(op, "lora.B", factors.B);
-            Expect.Length(op, "lora.A", factors.A, (long)factors.Rank * k);
-            Expect.Length(op, "lora.B", factors.B, (long)o * factors.Rank);
+            Expect.Element<T>(operation, nameof(loraInput), loraInput);
+            Expect.Length(operation, nameof(loraInput), loraInput, (long)n * k);
+            Expect.Element<T>(operation, nameof(xa), xa);
+            Expect.Length(operation, nameof(xa), xa, (long)n * factors.Rank);
+            Expect.Element<T>(operation, "lora.A", factors.A);
+            Expect.Element<T>(operation, "lora.B", factors.B);
+            Expect.Length(operation, "lora.A", factors.A, (long)factors.Rank * k);
+            Expect.Length(operation, "lora.B", factors.B, (long)o * factors.Rank);
         }
     }
 

@@ -5,7 +5,7 @@
 // Shapes     x, x' [N, K] T · W [O, K] · bias [O] f32 · A [R, K], B [O, R] f32 · xa [N, R] T → y [N, O] T; gradients of A, B, W and bias f32
 // Layout     row-major and contiguous; W dense or NF4, see Weight
 // Launch     bias gradient: groups of 256 for 32 columns, 8 threads a column
-// Floor      2·N·K·O flops for W and 2·N·R·(K + O) for the adapter, each twice again in the backward pass
+// Floor      2·N·K·O flops for W and 2·N·R·(K + O) for the adapter; backward, the former again for dx and the latter twice again, and 2·N·K·O for dW where W is trained
 // Numerics   sums in f32, see MatMulKernels; xa and dxa are rounded to T; runs repeat bit for bit
 // Source     Hu et al. 2021, arXiv:2106.09685 §4.1
 
@@ -22,13 +22,13 @@ static class LinearKernels
     public static void Forward<T>(KernelDevice device, ScratchBuffers scratch, bool tensorCores, Slice x, Weight weight, Slice bias, LoraFactors? lora, Slice loraInput, Slice xa, Slice y,
         bool accumulate) where T : unmanaged, IElement<T>
     {
-        const string op = "Linear.Forward";
-        Expect.Weight(op, nameof(weight), weight);
-        int o = weight.Rows, k = weight.Columns, n = Rows<T>(op, nameof(x), x, k);
+        const string Operation = "LinearForward";
+        Expect.Weight(Operation, nameof(weight), weight);
+        int o = weight.Rows, k = weight.Columns, n = Rows<T>(Operation, nameof(x), x, k);
         loraInput = loraInput.IsEmpty ? x : loraInput;
-        Expect.Elements(op, T.Type, (long)n * o, (nameof(y), y));
-        Optional(op, nameof(bias), bias, DType.F32, o);
-        CheckLora<T>(op, lora, loraInput, xa, n, k, o);
+        Expect.Elements(Operation, T.Type, (long)n * o, (nameof(y), y));
+        Expect.Optional(Operation, nameof(bias), bias, DType.F32, o);
+        CheckLora<T>(Operation, lora, loraInput, xa, n, k, o);
         LowRankProduct update = default;
         if (lora is { } factors)
         {
@@ -46,21 +46,21 @@ static class LinearKernels
     public static void Backward<T>(KernelDevice device, ScratchBuffers scratch, bool tensorCores, Slice dy, Slice x, Slice loraInput, Weight weight, LoraFactors? lora, Slice xa, Slice dx,
         Slice dLoraInput, bool accumulate, Slice dA, Slice dB, Slice dWeight, Slice dBias) where T : unmanaged, IElement<T>
     {
-        const string op = "Linear.Backward";
-        Expect.Weight(op, nameof(weight), weight);
-        int o = weight.Rows, k = weight.Columns, n = Rows<T>(op, nameof(dy), dy, o);
+        const string Operation = "LinearBackward";
+        Expect.Weight(Operation, nameof(weight), weight);
+        int o = weight.Rows, k = weight.Columns, n = Rows<T>(Operation, nameof(dy), dy, o);
         loraInput = loraInput.IsEmpty ? x : loraInput;
-        Optional(op, nameof(dx), dx, T.Type, (long)n * k);
-        Optional(op, nameof(dWeight), dWeight, DType.F32, (long)o * k);
-        Optional(op, nameof(dBias), dBias, DType.F32, o);
-        CheckLora<T>(op, lora, loraInput, xa, n, k, o);
+        Expect.Optional(Operation, nameof(dx), dx, T.Type, (long)n * k);
+        Expect.Optional(Operation, nameof(dWeight), dWeight, DType.F32, (long)o * k);
+        Expect.Optional(Operation, nameof(dBias), dBias, DType.F32, o);
+        CheckLora<T>(Operation, lora, loraInput, xa, n, k, o);
         LowRankProduct update = default;
         if (lora is { } factors)
         {
             int r = factors.Rank;
-            Optional(op, nameof(dLoraInput), dLoraInput, T.Type, (long)n * k);
-            Optional(op, nameof(dA), dA, DType.F32, (long)r * k);
-            Optional(op, nameof(dB), dB, DType.F32, (long)o * r);
+            Expect.Optional(Operation, nameof(dLoraInput), dLoraInput, T.Type, (long)n * k);
+            Expect.Optional(Operation, nameof(dA), dA, DType.F32, (long)r * k);
+            Expect.Optional(Operation, nameof(dB), dB, DType.F32, (long)o * r);
             if (!dB.IsEmpty)
             {
                 Multiply(new MatMulCall(o, r, n) { A = dy, TransposeA = true, B = xa, C = dB, Alpha = (float)factors.Scale, Accumulate = true });
@@ -91,7 +91,7 @@ static class LinearKernels
 
         if (!dWeight.IsEmpty)
         {
-            Expect.Elements(op, T.Type, (long)n * k, (nameof(x), x));
+            Expect.Elements(Operation, T.Type, (long)n * k, (nameof(x), x));
             Multiply(new MatMulCall(o, k, n) { A = dy, TransposeA = true, B = x, C = dWeight, Accumulate = true });
         }
 
@@ -131,29 +131,21 @@ static class LinearKernels
         }
     }
 
-    static int Rows<T>(string op, string name, Slice matrix, int columns) where T : unmanaged, IElement<T>
+    static int Rows<T>(string operation, string name, Slice matrix, int columns) where T : unmanaged, IElement<T>
     {
-        Expect.Type(op, name, matrix, T.Type);
-        Expect.That(matrix.Length % columns == 0, op, $"{name} has {matrix.Length} elements, expected a multiple of {columns} to match the weight.");
+        Expect.Type(operation, name, matrix, T.Type);
+        Expect.That(matrix.Length % columns == 0, operation, $"{name} has {matrix.Length} elements, expected a multiple of {columns} to match the weight.");
         return checked((int)(matrix.Length / columns));
     }
 
-    static void CheckLora<T>(string op, LoraFactors? lora, Slice loraInput, Slice xa, int n, int k, int o) where T : unmanaged, IElement<T>
+    static void CheckLora<T>(string operation, LoraFactors? lora, Slice loraInput, Slice xa, int n, int k, int o) where T : unmanaged, IElement<T>
     {
         if (lora is { } factors)
         {
-            Expect.Elements(op, T.Type, (long)n * k, (nameof(loraInput), loraInput));
-            Expect.Elements(op, T.Type, (long)n * factors.Rank, (nameof(xa), xa));
-            Expect.Elements(op, DType.F32, (long)factors.Rank * k, ("lora.A", factors.A));
-            Expect.Elements(op, DType.F32, (long)o * factors.Rank, ("lora.B", factors.B));
-        }
-    }
-
-    static void Optional(string op, string name, Slice slice, DType type, long length)
-    {
-        if (!slice.IsEmpty)
-        {
-            Expect.Elements(op, type, length, (name, slice));
+            Expect.Elements(operation, T.Type, (long)n * k, (nameof(loraInput), loraInput));
+            Expect.Elements(operation, T.Type, (long)n * factors.Rank, (nameof(xa), xa));
+            Expect.Elements(operation, DType.F32, (long)factors.Rank * k, ("lora.A", factors.A));
+            Expect.Elements(operation, DType.F32, (long)o * factors.Rank, ("lora.B", factors.B));
         }
     }
 }

@@ -135,18 +135,14 @@ static class MatMulKernels
 
     static void Check(MatMulCall call)
     {
-        const string op = "MatMul.Multiply";
-        Expect.That(call.M >= 0 && call.N >= 0 && call.K >= 0, op, $"extents are {call.M} x {call.N} x {call.K}, expected none below zero.");
-        Expect.Length(op, nameof(call.A), call.A, (long)call.M * call.K);
-        Expect.Length(op, nameof(call.B), call.B, (long)call.K * call.N);
-        Expect.Length(op, nameof(call.C), call.C, (long)call.M * call.N);
-        Expect.That(call.A.Type is DType.F32 or DType.BF16, op, $"A is {call.A.Type}, expected F32 or BF16.");
-        Expect.That(call.B.Type is DType.F32 or DType.BF16 or DType.F16, op, $"B is {call.B.Type}, expected F32, BF16 or F16.");
-        Expect.That(call.C.Type is DType.F32 or DType.BF16, op, $"C is {call.C.Type}, expected F32 or BF16.");
-        if (!call.Bias.IsEmpty)
-        {
-            Expect.Type(op, nameof(call.Bias), call.Bias, DType.F32);
-            Expect.Length(op, nameof(call.Bias), call.Bias, call.N);
-        }
+        const string Operation = "MatMul";
+        Expect.That(call.M >= 0 && call.N >= 0 && call.K >= 0, Operation, $"extents are {call.M} x {call.N} x {call.K}, expected none below zero.");
+        Expect.Length(Operation, nameof(call.A), call.A, (long)call.M * call.K);
+        Expect.Length(Operation, nameof(call.B), call.B, (long)call.K * call.N);
+        Expect.Length(Operation, nameof(call.C), call.C, (long)call.M * call.N);
+        Expect.That(call.A.Type is DType.F32 or DType.BF16, Operation, $"A is {call.A.Type}, expected F32 or BF16.");
+        Expect.That(call.B.Type is DType.F32 or DType.BF16 or DType.F16, Operation, $"B is {call.B.Type}, expected F32, BF16 or F16.");
+        Expect.That(call.C.Type is DType.F32 or DType.BF16, Operation, $"C is {call.C.Type}, expected F32 or BF16.");
+        Expect.Optional(Operation, nameof(call.Bias), call.Bias, DType.F32, call.N);
     }
 }

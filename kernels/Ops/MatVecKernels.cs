@@ -91,8 +91,7 @@ static class MatVecKernels
             Float4 total = default;
             for (int i = 0; i < shared; i++)
             {
-                var sum = partial[(quartet * shared + i) * TSums.Rows + m];
-                total = new Float4 { X = total.X + sum.X, Y = total.Y + sum.Y, Z = total.Z + sum.Z, W = total.W + sum.W };
+                total += partial[(quartet * shared + i) * TSums.Rows + m];
             }
 
             y.StoreRow(0, row + m, (Grid.IdxX * quartets + quartet) * 4, total);

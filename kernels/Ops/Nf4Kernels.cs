@@ -24,11 +24,11 @@ static class Nf4Kernels
     /// <exception cref="ArgumentException">A part of the weight or the destination has the wrong length or type.</exception>
     public static void Dequantize(KernelDevice device, Weight weight, Slice destination)
     {
-        const string op = "Nf4.Dequantize";
-        Expect.Weight(op, nameof(weight), weight);
-        Expect.That(weight.Scales is not null, op, "weight is dense, expected NF4.");
-        Expect.That(destination.Type is DType.F32 or DType.BF16, op, $"destination is {destination.Type}, expected F32 or BF16.");
-        Expect.Length(op, nameof(destination), destination, (long)weight.Rows * weight.Columns);
+        const string Operation = "Nf4.Dequantize";
+        Expect.Weight(Operation, nameof(weight), weight);
+        Expect.That(weight.Scales is not null, Operation, "weight is dense, expected NF4.");
+        Expect.That(destination.Type is DType.F32 or DType.BF16, Operation, $"destination is {destination.Type}, expected F32 or BF16.");
+        Expect.Length(Operation, nameof(destination), destination, (long)weight.Rows * weight.Columns);
         if (destination.Type == DType.F32)
         {
             Dequantize<F32>(device, weight, destination);
@@ -43,12 +43,12 @@ static class Nf4Kernels
     /// <exception cref="ArgumentException">A length, a type or the block size is wrong, or a weight is not finite.</exception>
     public static void Quantize(KernelDevice device, Slice weights, Slice packed, Slice absMax, int blockSize)
     {
-        const string op = "Nf4.Quantize";
-        Expect.That(Nf4.IsBlockSize(blockSize), op, $"blockSize is {blockSize}, expected a power of two from 32 to 4096.");
-        Expect.That(weights.Type is DType.F32 or DType.BF16, op, $"weights is {weights.Type}, expected F32 or BF16.");
+        const string Operation = "Nf4.Quantize";
+        Expect.That(Nf4.IsBlockSize(blockSize), Operation, $"blockSize is {blockSize}, expected a power of two from 32 to 4096.");
+        Expect.That(weights.Type is DType.F32 or DType.BF16, Operation, $"weights is {weights.Type}, expected F32 or BF16.");
         long blocks = (weights.Length + blockSize - 1) / blockSize;
-        Expect.Elements(op, DType.U8, (weights.Length + 1) / 2, (nameof(packed), packed));
-        Expect.Elements(op, DType.F32, blocks, (nameof(absMax), absMax));
+        Expect.Elements(Operation, DType.U8, (weights.Length + 1) / 2, (nameof(packed), packed));
+        Expect.Elements(Operation, DType.F32, blocks, (nameof(absMax), absMax));
         var buffers = device.Buffers;
         var shape = LaunchShape.Groups((blocks + Threads / Lanes - 1) / (Threads / Lanes), Threads);
         if (weights.Type == DType.F32)
@@ -63,7 +63,7 @@ static class Nf4Kernels
         var scales = new float[blocks];
         buffers.View<float>(absMax).CopyToCPU(device.Stream, scales);
         int wrong = Array.FindIndex(scales, scale => !float.IsFinite(scale));
-        Expect.That(wrong < 0, op, $"a weight from {(long)wrong * blockSize} on, in block {wrong}, is not a finite number. Check the checkpoint.");
+        Expect.That(wrong < 0, Operation, $"a weight from {(long)wrong * blockSize} on, in block {wrong}, is not a finite number. Check the checkpoint.");
     }
 
     /// <summary>
@@ -73,12 +73,12 @@ static class Nf4Kernels
     /// <exception cref="ArgumentException">A length or type is wrong, or there is no scale.</exception>
     public static float DoubleQuantize(KernelDevice device, ScratchBuffers scratch, Slice absMax, Slice codes, Slice nestedAbsMax)
     {
-        const string op = "Nf4.DoubleQuantize";
-        Expect.That(absMax.Length > 0, op, "absMax is empty, expected at least one block scale.");
-        Expect.Elements(op, DType.F32, absMax.Length, (nameof(absMax), absMax));
-        Expect.Elements(op, DType.U8, absMax.Length, (nameof(codes), codes));
+        const string Operation = "Nf4.DoubleQuantize";
+        Expect.That(absMax.Length > 0, Operation, "absMax is empty, expected at least one block scale.");
+        Expect.Elements(Operation, DType.F32, absMax.Length, (nameof(absMax), absMax));
+        Expect.Elements(Operation, DType.U8, absMax.Length, (nameof(codes), codes));
         long blocks = (absMax.Length + Nf4.NestedBlockSize - 1) / Nf4.NestedBlockSize;
-        Expect.Elements(op, DType.F32, blocks, (nameof(nestedAbsMax), nestedAbsMax));
+        Expect.Elements(Operation, DType.F32, blocks, (nameof(nestedAbsMax), nestedAbsMax));
         var buffers = device.Buffers;
         var scales = new float[absMax.Length];
         buffers.View<float>(absMax).CopyToCPU(device.Stream, scales);
@@ -124,8 +124,7 @@ static class Nf4Kernels
             for (int quad = Group.IdxX; quad < quads; quad += Threads)
             {
                 float scale = scales[quad / (Nf4View.Run / 4)];
-                var value = Nf4View.Decode(codes, words[quad / 2] >> (quad % 2 * 16));
-                Quads.Store(values, first / 4 + quad, new Float4 { X = value.X * scale, Y = value.Y * scale, Z = value.Z * scale, W = value.W * scale });
+                Quads.Store(values, first / 4 + quad, scale * Nf4View.Decode(codes, words[quad / 2] >> (quad % 2 * 16)));
             }
         }
     }

@@ -16,7 +16,7 @@ using ILGPU.Algorithms;
 
 namespace IlgpuPeft.Kernels;
 
-static class RmsNormKernels
+static partial class RmsNormKernels
 {
     /// <summary>Two groups of this many share a multiprocessor: one loads while the other waits for its sum.</summary>
     const int MaxRowThreads = 512;
@@ -24,60 +24,16 @@ static class RmsNormKernels
     /// <summary>Threads of a launch: 1,024 for each multiprocessor of a large GPU. Each row's owner among them has its own part of dw.</summary>
     const int ResidentThreads = 132 * 1024;
 
-    /// <summary>Columns whose parts one group adds up.</summary>
-    const int PartColumns = 32;
-
     /// <inheritdoc cref="Backend.RmsNormForward" />
     public static void Forward<T>(KernelDevice device, Slice x, Slice weight, double eps, Slice y, Slice rstd, Slice residual) where T : unmanaged, IElement<T>
     {
         const string Operation = "RmsNormForward";
         long rows = Check<T>(Operation, x, weight, rstd);
         Expect.Elements(Operation, T.Type, x.Length, (nameof(y), y));
-        if (!residual.IsEmpty)
-        {
-            Expect.Elements(Operation, T.Type, x.Length, (nameof(residual), residual));
-        }
-
+        Expect.Optional(Operation, nameof(residual), residual, T.Type, x.Length);
         var (shape, layout) = Plan<T>(device, rows, weight, x, y, residual);
         var buffers = device.Buffers;
         device.Launch(ForwardKernel, shape, buffers.View<T>(x), buffers.View<T>(residual), buffers.View<F32>(weight), (float)eps, buffers.View<T>(y), buffers.View<float>(rstd), layout);
-    }
-
-    /// <inheritdoc cref="Backend.RmsNormBackward" />
-    public static void Backward<T>(KernelDevice device, ScratchBuffers scratch, Slice dy, Slice x, Slice weight, Slice rstd, Slice dx, bool accumulate, Slice dWeight)
-        where T : unmanaged, IElement<T>
-    {
-        const string Operation = "RmsNormBackward";
-        long rows = Check<T>(Operation, x, weight, rstd);
-        Expect.That(!rstd.IsEmpty, Operation, "rstd is left out, expected what the forward pass kept.");
-        Expect.Elements(Operation, T.Type, x.Length, (nameof(dy), dy));
-        if (!dx.IsEmpty)
-        {
-            Expect.Elements(Operation, T.Type, x.Length, (nameof(dx), dx));
-        }
-
-        if (rows == 0)
-        {
-            return;
-        }
-
-        var (shape, layout) = Plan<T>(device, rows, weight, x, dy, dx);
-        var buffers = device.Buffers;
-        var parts = default(ArrayView<F32>);
-        int owners = shape.Grid.X * (shape.Group / layout.Lanes);
-        if (!dWeight.IsEmpty)
-        {
-            Expect.Elements(Operation, DType.F32, weight.Length, (nameof(dWeight), dWeight));
-            parts = buffers.View<F32>(scratch.Get("norm weight gradients", DType.F32, owners * weight.Length)).SubView(0, owners * weight.Length);
-        }
-
-        device.Launch(BackwardKernel, shape, buffers.View<T>(dy), buffers.View<T>(x), buffers.View<F32>(weight), buffers.View<float>(rstd), buffers.View<T>(dx), accumulate && !dx.IsEmpty ? 1 : 0, parts,
-            layout);
-        if (parts.Length > 0)
-        {
-            int threads = Math.Min(1024, device.Accelerator.MaxNumThreadsPerGroup);
-            device.Launch(WeightKernel, LaunchShape.Groups((weight.Length + PartColumns - 1) / PartColumns, threads, sizeof(float) * threads), parts, owners, buffers.View<float>(dWeight));
-        }
     }
 
     static long Check<T>(string operation, Slice x, Slice weight, Slice rstd) where T : unmanaged, IElement<T>
@@ -86,11 +42,7 @@ static class RmsNormKernels
         Expect.Type(operation, nameof(weight), weight, DType.F32);
         Expect.That(weight.Length > 0 && x.Length % weight.Length == 0, operation, $"x has {x.Length} elements, expected rows of {weight.Length} as the weight has.");
         long rows = x.Length / weight.Length;
-        if (!rstd.IsEmpty)
-        {
-            Expect.Elements(operation, DType.F32, rows, (nameof(rstd), rstd));
-        }
-
+        Expect.Optional(operation, nameof(rstd), rstd, DType.F32, rows);
         return rows;
     }
 
@@ -185,116 +137,5 @@ static class RmsNormKernels
         var a = (Packet.Load(x, first, end, whole) + Packet.Load(residual, first, end, whole)).Rounded<T>();
         a.Store(x, first, end, whole);
         return a;
-    }
-
-    static void BackwardKernel<T>(ArrayView<T> dy, ArrayView<T> x, ArrayView<F32> weight, ArrayView<float> rstd, ArrayView<T> dx, int accumulate, ArrayView<F32> parts, Layout layout)
-        where T : unmanaged, IElement<T>
-    {
-        var shared = SharedMemory.Allocate<float>(Reductions.SharedFloats);
-        if (layout.Aligned != 0)
-        {
-            Backward(dy, x, weight, rstd, dx, accumulate, parts, layout, shared, whole: true);
-        }
-        else
-        {
-            Backward(dy, x, weight, rstd, dx, accumulate, parts, layout, shared, whole: false);
-        }
-    }
-
-    static void Backward<T>(ArrayView<T> dy, ArrayView<T> x, ArrayView<F32> weight, ArrayView<float> rstd, ArrayView<T> dx, int accumulate, ArrayView<F32> parts, Layout layout,
-        ArrayView<float> shared, bool whole) where T : unmanaged, IElement<T>
-    {
-        int width = layout.Width, lanes = layout.Lanes, owner = Group.IdxX / lanes, owners = Group.DimX / lanes;
-        int column = (Group.IdxX - owner * lanes) * Packet.Size<T>(), step = lanes * Packet.Size<T>(), turn = 0;
-        long part = ((long)Grid.IdxX * owners + owner) * width, partEnd = part + width;
-        var w = column < width ? Packet.Load<F32, T>(weight, column, width, whole) : default;
-        Packet dw = default;
-        for (long first = (long)Grid.IdxX * owners; first < layout.Rows; first += (long)Grid.DimX * owners)
-        {
-            long row = first + owner, start = row * width, end = start + width;
-            bool busy = row < layout.Rows && column < width;
-            Packet d = default, a = default, before = default;
-            float r = 0;
-            if (busy && accumulate != 0)
-            {
-                before = Packet.Load(dx, start + column, end, whole);
-                d = Packet.Load(dy, start + column, end, whole);
-                a = Packet.Load(x, start + column, end, whole);
-                r = rstd[row];
-            }
-            else if (busy)
-            {
-                d = Packet.Load(dy, start + column, end, whole);
-                a = Packet.Load(x, start + column, end, whole);
-                r = rstd[row];
-            }
-
-            var g = d * w;
-            float dot = Packet.Sum<T>(g * a);
-            dw += r * (d * a);
-            for (int j = column + step; j < width; j += step)
-            {
-                var product = Packet.Load(dy, start + j, end, whole) * Packet.Load(x, start + j, end, whole);
-                dot += Packet.Sum<T>(product * Packet.Load<F32, T>(weight, j, width, whole));
-                if (parts.Length > 0)
-                {
-                    // Only the first packet of a thread has registers for its sum; the others are summed in memory, which is undefined at the owner's first row.
-                    var sum = first == (long)Grid.IdxX * owners ? default : Packet.Load<F32, T>(parts, part + j, partEnd, whole);
-                    (sum + r * product).Store<F32, T>(parts, part + j, partEnd, whole);
-                }
-            }
-
-            if (dx.Length > 0)
-            {
-                dot = Reductions.Sum(dot, lanes, shared, turn);
-                turn ^= 1;
-                float slope = r * r * r * dot / width;
-                if (busy)
-                {
-                    (before + (r * g - slope * a)).Store(dx, start + column, end, whole);
-                }
-
-                for (int j = column + step; j < width; j += step)
-                {
-                    var more = Packet.Load(dy, start + j, end, whole) * Packet.Load<F32, T>(weight, j, width, whole);
-                    var gradient = r * more - slope * Packet.Load(x, start + j, end, whole);
-                    (accumulate != 0 ? Packet.Load(dx, start + j, end, whole) + gradient : gradient).Store(dx, start + j, end, whole);
-                }
-            }
-        }
-
-        if (parts.Length > 0 && column < width)
-        {
-            dw.Store<F32, T>(parts, part + column, partEnd, whole);
-        }
-    }
-
-    /// <summary>dw[j] += Σ parts[i, j]: a warp adds up every so many-th part of 32 columns, then one warp the warps' sums.</summary>
-    static void WeightKernel(ArrayView<F32> parts, int owners, ArrayView<float> dWeight)
-    {
-        var shared = SharedMemory.GetDynamic<float>();
-        int column = Group.IdxX % PartColumns, warp = Group.IdxX / PartColumns, warps = Group.DimX / PartColumns, width = dWeight.IntLength;
-        int j = Grid.IdxX * PartColumns + column;
-        float sum = 0;
-        if (j < width)
-        {
-            for (int i = warp; i < owners; i += warps)
-            {
-                sum += F32.Widen(parts[(long)i * width + j]);
-            }
-        }
-
-        shared[Group.IdxX] = sum;
-        Group.Barrier(); // every warp's sums are written
-        if (warp == 0 && j < width)
-        {
-            float total = 0;
-            for (int i = 0; i < warps; i++)
-            {
-                total += shared[i * PartColumns + column];
-            }
-
-            dWeight[j] += total;
-        }
     }
 }

@@ -4,8 +4,8 @@
 //            ascend with the logit, are the path through 16-way histograms. Equal logits stand in order of id
 // Shapes     logits [B, V] T · ids [B] i32 · logprobs [B] f32
 // Layout     row-major; four logits an access where rows start at multiples of them, else one by one
-// Launch     a group of 512 a row, or of as many as the device has room for; every thread adds to a histogram column of its own, so that there are no atomics and no bank conflicts, in 32 KB of shared memory; then a warp adds up
-//            a bin
+// Launch     a group of 512 a row, or of as many as the device has room for; every thread adds to a histogram column of its own, in 32 KB of shared memory, so that there are no atomics
+//            and no bank conflicts; then a warp adds up a bin
 // Floor      bytes of the logits; they are read 3 times without filters, and once per 4 bits of a stored logit for top-k, for top-p and for the draw among what they keep
 // Numerics   sums in f32 in a fixed order: runs repeat bit for bit. The token is the host's unless the draw falls within rounding of the border between two
 // Source     radix selection: Alabi et al. 2012, "Fast k-selection algorithms for graphics processing units"; top-k, top-p: see Sampler.cs
@@ -15,12 +15,11 @@ using ILGPU.Algorithms;
 
 namespace IlgpuPeft.Kernels;
 
-static class SamplerKernels
+static partial class SamplerKernels
 {
     const int MostThreads = 512, Bins = 16, Bits = 4; // as many bins as warps at most
     const int Tile = 128; // logits that a warp reads at once
     const uint Sign = 0x8000_0000;
-    const float Log2E = 1.44269504f;
 
     /// <inheritdoc cref="Backend.Sample" />
     public static void Draw<T>(KernelDevice device, Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) where T : unmanaged, IElement<T>
@@ -48,7 +47,7 @@ static class SamplerKernels
         int best = Largest(row, sums, places);
         float inverse = temperature > 0 ? 1 / temperature : 1;
         row.Maximum = row.At(best);
-        row.Scale = inverse * Log2E;
+        row.Scale = inverse * Intrinsics.Log2E;
         float total = Sum(row, 0, sums), u = key.Uniform((ulong)Grid.IdxX);
         int token = best;
         if (temperature > 0)
@@ -152,157 +151,8 @@ static class SamplerKernels
         return total;
     }
 
-    /// <summary>
-    /// The key at which the running sum from the largest logit down reaches <paramref name="target"/> (the last with a weight if none does), and the sum before it: of tokens, or of their
-    /// weights.
-    /// </summary>
-    static Place Select<T>(Row<T> row, bool tokens, float target, ArrayView<float> histogram, ArrayView<float> sums) where T : unmanaged, IElement<T>
-    {
-        var place = default(Place);
-        int lowest = T.Type == DType.BF16 ? 16 : 0;
-        for (int shift = 32 - Bits; shift >= lowest; shift -= Bits)
-        {
-            for (int bin = 0; bin < Bins; bin++)
-            {
-                histogram[bin * Group.DimX + Group.IdxX] = 0;
-            }
-
-            for (int i = 4 * Group.IdxX; i < row.Vocabulary; i += 4 * Group.DimX)
-            {
-                var x = row.Load(i);
-                Count(row, x.X, tokens, place.Key, shift, histogram);
-                Count(row, x.Y, tokens, place.Key, shift, histogram);
-                Count(row, x.Z, tokens, place.Key, shift, histogram);
-                Count(row, x.W, tokens, place.Key, shift, histogram);
-            }
-
-            Group.Barrier(); // all columns are complete
-            for (int bin = Group.IdxX / 32; bin < Bins; bin += Group.DimX / 32)
-            {
-                float sum = 0;
-                for (int i = Warp.LaneIdx; i < Group.DimX; i += 32)
-                {
-                    sum += histogram[bin * Group.DimX + i];
-                }
-
-                Collect(sum, sums, bin);
-            }
-
-            Group.Barrier(); // the sums of all bins are there
-            int chosen = 0;
-            float running = place.Before;
-            for (int bin = Bins - 1; bin >= 0; bin--)
-            {
-                float weight = sums[bin];
-                if (weight > 0 && running < target)
-                {
-                    chosen = bin;
-                    place.Before = running;
-                    running += weight;
-                }
-            }
-
-            place.Key |= (uint)chosen << shift;
-            Group.Barrier(); // sums is free again
-        }
-
-        return place;
-    }
-
-    /// <summary>Adds a token to the thread's column if the bits above <paramref name="shift"/> + 4 of its key are those found so far.</summary>
-    static void Count<T>(Row<T> row, float x, bool tokens, uint found, int shift, ArrayView<float> histogram) where T : unmanaged, IElement<T>
-    {
-        uint key = Row<T>.Key(x);
-        if (((key ^ found) >> shift) < Bins)
-        {
-            histogram[(int)((key >> shift) & (Bins - 1)) * Group.DimX + Group.IdxX] += tokens ? 1 : row.Weight(x);
-        }
-    }
-
-    /// <summary>
-    /// The token at which the running sum in order of id reaches <paramref name="target"/> (the last with a weight if none does): of weights, or with a <paramref name="key"/> of tokens
-    /// that have it. Every warp adds up a part of the range; the part that holds the token is the next range.
-    /// </summary>
-    static int Find<T>(Row<T> row, uint key, float target, ArrayView<float> sums) where T : unmanaged, IElement<T>
-    {
-        int low = 0, high = row.Vocabulary;
-        while (high - low > Tile)
-        {
-            int tiles = Group.DimX / 32 * Tile, part = (high - low + tiles - 1) / tiles * Tile, from = low + Group.IdxX / 32 * part, end = IntrinsicMath.Min(high, from + part);
-            float sum = 0;
-            for (int i = from + 4 * Warp.LaneIdx; i < end; i += Tile)
-            {
-                var x = row.Load(i);
-                sum += (row.WeightAt(x.X, key) + row.WeightAt(x.Y, key)) + (row.WeightAt(x.Z, key) + row.WeightAt(x.W, key));
-            }
-
-            Collect(sum, sums, Group.IdxX / 32);
-            Group.Barrier(); // the sums of all parts are there
-            int chosen = 0;
-            float running = 0, before = 0;
-            for (int i = 0; i < Group.DimX / 32; i++)
-            {
-                float weight = sums[i];
-                if (weight > 0 && running < target)
-                {
-                    chosen = i;
-                    before = running;
-                    running += weight;
-                }
-            }
-
-            low += chosen * part;
-            high = IntrinsicMath.Min(high, low + part);
-            target -= before;
-            Group.Barrier(); // sums is free again
-        }
-
-        int at = low + 4 * Warp.LaneIdx;
-        var last = row.Load(at);
-        float first = row.WeightAt(last.X, key), second = row.WeightAt(last.Y, key), third = row.WeightAt(last.Z, key), fourth = row.WeightAt(last.W, key);
-        float lane = first + second + (third + fourth), sumBefore = 0, rest = lane;
-        for (int distance = 1; distance < 32; distance *= 2)
-        {
-            float other = Warp.ShuffleUp(rest, distance);
-            if (Warp.LaneIdx >= distance)
-            {
-                sumBefore += other;
-                rest += other;
-            }
-        }
-
-        int token = -1;
-        token = first > 0 && sumBefore < target ? at : token;
-        token = second > 0 && sumBefore + first < target ? at + 1 : token;
-        token = third > 0 && sumBefore + (first + second) < target ? at + 2 : token;
-        token = fourth > 0 && sumBefore + (first + second + third) < target ? at + 3 : token;
-        for (int distance = 16; distance > 0; distance /= 2)
-        {
-            token = XMath.Max(token, Warp.ShuffleXor(token, distance));
-        }
-
-        return token;
-    }
-
-    /// <summary>Writes the sum of a warp's <paramref name="x"/>.</summary>
-    static void Collect(float x, ArrayView<float> sums, int place)
-    {
-        x = Reductions.Sum(x, 32, sums, 0);
-        if (Warp.LaneIdx == 0)
-        {
-            sums[place] = x;
-        }
-    }
-
     /// <summary>The next float above one that is not negative: a sum exceeds <paramref name="x"/> where it reaches this.</summary>
     static float Above(float x) => Interop.IntAsFloat(Interop.FloatAsInt(x) + 1);
-
-    /// <summary>A key, and the sum over all above it.</summary>
-    struct Place
-    {
-        public uint Key;
-        public float Before;
-    }
 
     /// <summary>The larger of two logits, of equals the first.</summary>
     struct Best

@@ -109,13 +109,9 @@ static partial class TensorCoreAttention
         uint stage = (uint)(2 * columns * width), queryTile = Intrinsics.SharedAddress(ref SharedMemory.GetDynamic<Word4>()[0]);
         uint keyTile = queryTile + (uint)(2 * Warps * rows * width), valueTile = keyTile + 2 * stage, lseTile = valueTile + 2 * stage;
 
-        int firstRow = Group.IdxX / 32 * rows, firstQuery = tile.Start + firstRow; // of the warp
-        int lastKeys = tile.Offset + IntrinsicMath.Min(tile.Start + Warps * rows, tile.Queries);
-        int firstKey = call.Window > 0 ? IntrinsicMath.Max(0, tile.Offset + tile.Start + 1 - call.Window) : 0;
-        int tiles = (lastKeys - firstKey + columns - 1) / columns;
-        long queryStart = (long)(tile.Query + tile.Start) * queryStride + head * call.Width;
-        long keyStart = (long)tile.Key * keyStride + head / call.HeadsPerGroup * call.Width;
-        SharedRows.Load<TUnit, TCopy>(queryTile, Warps * rows, width, q, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
+        int firstRow = Group.IdxX / 32 * rows; // of the warp
+        var walk = new KeyWalk(tile, call, head, Warps * rows, firstRow, rows, columns);
+        SharedRows.Load<TUnit, TCopy>(queryTile, Warps * rows, width, q, walk.QueryStart, queryStride, tile.Queries - tile.Start, call.Width);
 
         var queryRow = SharedRows.Left(queryTile, firstRow, width);
         var keyRow = SharedRows.Right(keyTile, width);
@@ -125,31 +121,23 @@ static partial class TensorCoreAttention
         TRows sums = default;
 
         // Step i computes what step i - 1 has loaded; step -1 only loads.
-        for (int i = -1; i < tiles; i++)
+        for (int i = -1; i < walk.Tiles; i++)
         {
             Intrinsics.CopyAsyncWait(0);
             Group.Barrier(); // tile i is there for all, and all are done with the stage that the next tile goes to
-            int first = firstKey + i * columns, next = first + columns;
+            int first = walk.FirstKey + i * columns, next = first + columns;
             uint place = (uint)(i & 1) * stage;
-            if (i + 1 < tiles)
+            if (i + 1 < walk.Tiles)
             {
-                SharedRows.Load<TUnit, TCopy>(keyTile + stage - place, valueTile + stage - place, columns, width, k, v, keyStart + (long)next * keyStride, keyStride,
+                SharedRows.Load<TUnit, TCopy>(keyTile + stage - place, valueTile + stage - place, columns, width, k, v, walk.KeyStart + (long)next * keyStride, keyStride,
                     tile.Keys - next, call.Width);
             }
 
             Intrinsics.CopyAsyncCommit();
-
-            // Of the warp's queries, the first sees keys up to firstEnd, the last up to lastEnd, each a window of them.
-            int firstEnd = tile.Offset + firstQuery + 1, lastEnd = firstEnd + rows - 1;
-            if (i >= 0 && firstQuery < tile.Queries && first < lastEnd && (call.Window == 0 || first + columns > firstEnd - call.Window))
+            if (i >= 0 && walk.Sees(first))
             {
                 var scores = AttentionTile.Multiply<TScores>(queryRow, SharedRows.Next(keyRow, place), width, rowBlocks);
-                if (first + columns > firstEnd || (call.Window > 0 && first < lastEnd - call.Window))
-                {
-                    int end = firstEnd + (Group.IdxX >> 2 & 7) - first - 2 * (Group.IdxX & 3);
-                    scores = AttentionTile.Mask(scores, call.Window > 0 ? end - call.Window : int.MinValue, end, rowBlocks);
-                }
-
+                scores = walk.Masked(scores, first, rowBlocks);
                 var before = maxima;
                 maxima = AttentionTile.Maximum(before, scores, call.Scale2);
                 scores = AttentionTile.Exponentials(scores, maxima, call.Scale2);
@@ -171,7 +159,7 @@ static partial class TensorCoreAttention
         }
 
         Warp.Barrier(); // the warp's output is there for all its lanes
-        SharedRows.Store<TUnit, TCopy>(queryTile, firstRow, rows, width, y, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
+        SharedRows.Store<TUnit, TCopy>(queryTile, firstRow, rows, width, y, walk.QueryStart, queryStride, tile.Queries - tile.Start, call.Width);
         int row = firstRow + (Group.IdxX & 31);
         if (lse.Length > 0 && (Group.IdxX & 31) < rows && tile.Start + row < tile.Queries)
         {

@@ -162,7 +162,7 @@ static partial class TensorCoreAttention
         sum += Warp.ShuffleXor(sum, 1);
         if (row < delta.Length && (Group.IdxX & 7) == 0)
         {
-            lse2[row] = lse[row] * AttentionCall.Log2E;
+            lse2[row] = lse[row] * Intrinsics.Log2E;
             delta[row] = sum;
         }
     }

@@ -30,14 +30,10 @@ static partial class TensorCoreAttention
         uint outputTile = queryTile + (uint)(2 * Warps * rows * width), keyTile = outputTile + (outputTile - queryTile), valueTile = keyTile + 2 * stage;
         uint numbers = valueTile + 2 * stage;
 
-        int firstRow = Group.IdxX / 32 * rows, firstQuery = tile.Start + firstRow; // of the warp
-        int lastKeys = tile.Offset + IntrinsicMath.Min(tile.Start + Warps * rows, tile.Queries);
-        int firstKey = call.Window > 0 ? IntrinsicMath.Max(0, tile.Offset + tile.Start + 1 - call.Window) : 0;
-        int tiles = (lastKeys - firstKey + columns - 1) / columns;
-        long queryStart = (long)(tile.Query + tile.Start) * queryStride + head * call.Width;
-        long keyStart = (long)tile.Key * keyStride + head / call.HeadsPerGroup * call.Width;
-        SharedRows.Load<TUnit, TCopy>(queryTile, outputTile, Warps * rows, width, q, dy, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
-        SharedRows.Load<TUnit, TCopy>(keyTile, valueTile, columns, width, k, v, keyStart + (long)firstKey * keyStride, keyStride, tile.Keys - firstKey, call.Width);
+        int firstRow = Group.IdxX / 32 * rows; // of the warp
+        var walk = new KeyWalk(tile, call, head, Warps * rows, firstRow, rows, columns);
+        SharedRows.Load<TUnit, TCopy>(queryTile, outputTile, Warps * rows, width, q, dy, walk.QueryStart, queryStride, tile.Queries - tile.Start, call.Width);
+        SharedRows.Load<TUnit, TCopy>(keyTile, valueTile, columns, width, k, v, walk.KeyStart + (long)walk.FirstKey * keyStride, keyStride, tile.Keys - walk.FirstKey, call.Width);
         LoadNumbers(numbers, Warps * rows, lse2, delta, tile, tile.Start, head, call.Heads);
         Intrinsics.CopyAsyncCommit();
 
@@ -52,31 +48,23 @@ static partial class TensorCoreAttention
         var logs = AttentionTile.LoadRows<TRows>(numbers + (uint)(4 * row));
         var deltas = AttentionTile.LoadRows<TRows>(numbers + (uint)(4 * (Warps * rows + row)));
         TOutput output = default;
-        for (int i = 0; i < tiles; i++)
+        for (int i = 0; i < walk.Tiles; i++)
         {
             Intrinsics.CopyAsyncWait(0);
             Group.Barrier(); // tile i is there for all, and all are done with the stage that the next tile goes to
-            int first = firstKey + i * columns, next = first + columns;
+            int first = walk.FirstKey + i * columns, next = first + columns;
             uint place = (uint)(i & 1) * stage;
-            if (i + 1 < tiles)
+            if (i + 1 < walk.Tiles)
             {
-                SharedRows.Load<TUnit, TCopy>(keyTile + stage - place, valueTile + stage - place, columns, width, k, v, keyStart + (long)next * keyStride, keyStride,
+                SharedRows.Load<TUnit, TCopy>(keyTile + stage - place, valueTile + stage - place, columns, width, k, v, walk.KeyStart + (long)next * keyStride, keyStride,
                     tile.Keys - next, call.Width);
             }
 
             Intrinsics.CopyAsyncCommit();
-
-            // Of the warp's queries, the first sees keys up to firstEnd, the last up to lastEnd, each a window of them.
-            int firstEnd = tile.Offset + firstQuery + 1, lastEnd = firstEnd + rows - 1;
-            if (firstQuery < tile.Queries && first < lastEnd && (call.Window == 0 || first + columns > firstEnd - call.Window))
+            if (walk.Sees(first))
             {
                 var scores = AttentionTile.Multiply<TScores>(queryRow, SharedRows.Next(keyRow, place), width, rowBlocks);
-                if (first + columns > firstEnd || (call.Window > 0 && first < lastEnd - call.Window))
-                {
-                    int end = tile.Offset + tile.Start + row + 1 - first - 2 * (Group.IdxX & 3);
-                    scores = AttentionTile.Mask(scores, call.Window > 0 ? end - call.Window : int.MinValue, end, rowBlocks);
-                }
-
+                scores = walk.Masked(scores, first, rowBlocks);
                 scores = AttentionTile.Exponentials(scores, logs, call.Scale2);
                 var gradients = AttentionTile.Multiply<TScores>(outputRow, SharedRows.Next(valueRow, place), width, rowBlocks);
                 gradients = AttentionTile.Differences(gradients, scores, deltas);
@@ -88,7 +76,7 @@ static partial class TensorCoreAttention
         Warp.Barrier(); // all lanes are done with the queries
         AttentionTile.Store(output, SharedRows.Fragment(queryTile, firstRow, width), rowBlocks);
         Warp.Barrier(); // the warp's dq is there for all its lanes
-        SharedRows.Store<TUnit, TCopy>(queryTile, firstRow, rows, width, dq, queryStart, queryStride, tile.Queries - tile.Start, call.Width);
+        SharedRows.Store<TUnit, TCopy>(queryTile, firstRow, rows, width, dq, walk.QueryStart, queryStride, tile.Queries - tile.Start, call.Width);
     }
 
     /// <summary>Starts copying lse·log₂e and D of a head's queries of a sequence to shared memory, one after the other; 0 where there is no query.</summary>

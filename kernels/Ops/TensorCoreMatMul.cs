@@ -151,8 +151,7 @@ static class TensorCoreMatMul
         Float4 sum = default;
         for (int part = 0; part < parts; part++)
         {
-            var more = Quads.Load(sums, (long)part * result.Rows * width + i);
-            sum = new Float4 { X = sum.X + more.X, Y = sum.Y + more.Y, Z = sum.Z + more.Z, W = sum.W + more.W };
+            sum += Quads.Load(sums, (long)part * result.Rows * width + i);
         }
 
         result.StoreQuad(0, row, column, sum, result.BiasOf(column));

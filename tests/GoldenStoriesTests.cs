@@ -31,7 +31,7 @@ public class GoldenStoriesTests
         ["ffn_norm"] = "post_attention_layernorm",
     };
 
-    public static TheoryData<string> Devices => TestDevices.Matrix.Rows();
+    public static TheoryData<string> Devices => TestDevices.All.Rows();
 
     [Theory, MemberData(nameof(Devices))]
     public void LossAndLogits_ofTheExcerpt_areTheReference(string device)
@@ -69,13 +69,12 @@ public class GoldenStoriesTests
         }
 
         Assert.Equal(store.Parameters.Count, gradients.Count);
-        double tolerance = TestDevices.Tolerance(device);
-        foreach (var (n, e, a) in gradients) Console.Error.WriteLine($"{device} {n} {Math.Sqrt(e.Zip(a, (x, y) => (x - y) * (x - y)).Sum() / e.Sum(x => x * x)):e2} of {Math.Sqrt(e.Sum(x => x * x)):e2}");
-        Compare.Close([.. gradients.SelectMany(x => x.Expected)], [.. gradients.SelectMany(x => x.Actual)], tolerance, "the whole gradient");
+        // In bfloat16 every activation and every gradient between two layers is rounded to 8 bits, five layers deep; in kernels without tensor cores, which round nothing else, it is as much.
+        var (whole, single) = backend.Activation == DType.BF16 ? (4e-2, 6e-2) : (TestDevices.Tolerance(device), TestDevices.Tolerance(device));
+        Compare.Close([.. gradients.SelectMany(x => x.Expected)], [.. gradients.SelectMany(x => x.Actual)], whole, "the whole gradient");
         foreach (var (name, expected, actual) in gradients)
         {
-            // Small gradients of the first layers have passed through every rounding to bfloat16 there is.
-            Compare.Close(expected, actual, device.Contains("bf16", StringComparison.Ordinal) ? 2 * tolerance : tolerance, name);
+            Compare.Close(expected, actual, single, name);
         }
     }
 

@@ -1,6 +1,5 @@
 using System.Runtime.InteropServices;
 using ILGPU;
-using ILGPU.Runtime.Cuda;
 using IlgpuPeft.Kernels;
 using IlgpuPeft.PtxEmulator;
 using Xunit;
@@ -51,10 +50,10 @@ public class KernelDeviceTests
         uint[] bits = [0, 0x8000_0000, 1, 0x7FFF, 0x8000, 0x8001, 0x3F80_7FFF, 0x3F80_8000, 0x3F80_8001, 0x3F81_8000, 0xBF81_7FFF, 0xBF81_8000, 0x7F7F_FFFF, 0xFF7F_8000, 0x7F80_0000, 0xFF80_0000, 0x7F80_0001, 0x7FFF_FFFF, 0xFFFF_FFFF];
         float[] values = Array.ConvertAll(bits, BitConverter.UInt32BitsToSingle);
         ushort[] expected = Array.ConvertAll(values, Intrinsics.NarrowToBf16);
-        foreach (var architecture in (CudaArchitecture[])[CudaArchitecture.SM_75, CudaArchitecture.SM_80])
+        foreach (string name in (string[])["emulator:sm_75", "emulator"])
         {
-            using var backend = new KernelBackend<BF16>(KernelDevices.OpenEmulator(new PtxEmulatorOptions { Architecture = architecture }));
-            Assert.Equal(architecture == CudaArchitecture.SM_80, backend.UsesTensorCores);
+            using var backend = new KernelBackend<BF16>(KernelDevices.Open(name));
+            Assert.Equal(name == "emulator", backend.UsesTensorCores);
             Slice from = backend.Allocate(DType.F32, values.Length, "test"), to = backend.Allocate(DType.BF16, values.Length, "test");
             backend.Upload(MemoryMarshal.AsBytes<float>(values), from);
             backend.Copy(from, to);

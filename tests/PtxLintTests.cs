@@ -1,4 +1,3 @@
-using ILGPU.Runtime.Cuda;
 using IlgpuPeft.Kernels;
 using IlgpuPeft.Perf;
 using IlgpuPeft.PtxEmulator;
@@ -12,14 +11,14 @@ public class PtxLintTests
     static readonly CaseShape Small = new("small", 9, 64, 72, 2, 1, 64, 66, 8), Odd = new("odd", 5, 20, 22, 2, 1, 10, 35, 3);
 
     [Fact]
-    public void Kernels_inF32_assemble() => Assemble(KernelDevices.OpenEmulator(), device => new KernelBackend<F32>(device));
+    public void Kernels_inF32_assemble() => Assemble(KernelDevices.Open("emulator"), device => new KernelBackend<F32>(device));
 
     [Fact]
-    public void Kernels_onTensorCores_assemble() => Assemble(KernelDevices.OpenEmulator(), device => new KernelBackend<BF16>(device));
+    public void Kernels_onTensorCores_assemble() => Assemble(KernelDevices.Open("emulator"), device => new KernelBackend<BF16>(device));
 
     [Fact]
     public void Kernels_inBf16OnAnOlderGpu_assemble() =>
-        Assemble(KernelDevices.OpenEmulator(new PtxEmulatorOptions { Architecture = CudaArchitecture.SM_75 }), device => new KernelBackend<BF16>(device));
+        Assemble(KernelDevices.Open("emulator:sm_75"), device => new KernelBackend<BF16>(device));
 
     [Fact]
     public void Rungs_ofTheLadders_assemble()

@@ -16,16 +16,15 @@ sealed partial class PtxLint
     const int MaxStaticShared = 48 << 10, MaxParameters = 4096, MaxThreads = 1024;
 
     /// <summary>Instructions by how their names begin, with the least target and version. The longest beginning counts.</summary>
-    static readonly (string Name, int Target, int Version)[] Known =
+    static readonly Dictionary<string, (int Target, int Version)> Known = new(
     [
-        .. "abs add and bar.red bar.sync bra brx.idx clz cvt cvta div ex2 fma ld.global ld.param ld.shared lg2 mad max membar min mov mul neg not or popc prmt rcp red rem ret selp setp shl shr sqrt st.global st.param st.shared sub xor"
-            .Split(' ').Select(name => (name, 50, 60)),
-        ("shfl.sync", 50, 60), ("bar.warp.sync", 50, 60),
-        ("ldmatrix.sync.aligned.m8n8.x4.shared.b16", 75, 65), ("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16", 75, 65),
-        ("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", 80, 70),
-        ("cp.async.cg.shared.global", 80, 70), ("cp.async.ca.shared.global", 80, 70), ("cp.async.commit_group", 80, 70), ("cp.async.wait_group", 80, 70),
-        ("cvt.rn.bf16", 80, 70), ("cvt.rn.bf16x2", 80, 70),
-    ];
+        .. "abs add and bar.red bar.sync bar.warp.sync bra brx.idx clz cvt cvta div ex2 fma ld.global ld.param ld.shared lg2 mad max membar min mov mul neg not or popc prmt rcp red rem ret selp setp shfl.sync shl shr sqrt st.global st.param st.shared sub xor"
+            .Split(' ').Select(name => KeyValuePair.Create(name, (50, 60))),
+        new("ldmatrix.sync.aligned.m8n8.x4.shared.b16", (75, 65)), new("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16", (75, 65)),
+        new("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", (80, 70)),
+        new("cp.async.cg.shared.global", (80, 70)), new("cp.async.ca.shared.global", (80, 70)), new("cp.async.commit_group", (80, 70)), new("cp.async.wait_group", (80, 70)),
+        new("cvt.rn.bf16", (80, 70)), new("cvt.rn.bf16x2", (80, 70)),
+    ]);
 
     readonly List<string> problems = [];
     readonly Stack<Dictionary<string, string>> scopes = new(); // types of registers
@@ -132,10 +131,16 @@ sealed partial class PtxLint
         }
 
         var (name, rest) = Cut(text);
-        var known = Known.Where(known => name == known.Name || name.StartsWith(known.Name + ".", StringComparison.Ordinal)).OrderBy(known => known.Name.Length).LastOrDefault();
-        Check(known.Name is not null, "an instruction that the table does not have");
-        Check(known.Target <= target, $"an instruction of sm_{known.Target} for sm_{target}");
-        Check(known.Version <= OldestVersion, $"an instruction of PTX {known.Version} for drivers that read {OldestVersion}");
+        string known = name;
+        while (!Known.ContainsKey(known) && known.Length > 0)
+        {
+            known = known[..Math.Max(0, known.LastIndexOf('.'))];
+        }
+
+        var (leastTarget, leastVersion) = Known.GetValueOrDefault(known);
+        Check(leastTarget > 0, "an instruction that the table does not have");
+        Check(leastTarget <= target, $"an instruction of sm_{leastTarget} for sm_{target}");
+        Check(leastVersion <= OldestVersion, $"an instruction of PTX {leastVersion} for drivers that read {OldestVersion}");
         string[] operands = [.. Operand().Matches(rest).Select(match => match.Value)], suffixes = name.Split('.');
         string type = "." + suffixes[^1];
         switch (suffixes[0])

@@ -11,6 +11,9 @@ sealed class DeviceBuffers(Accelerator accelerator, AcceleratorStream stream)
     readonly List<nint> starts = []; // ascending
     readonly List<MemoryBuffer1D<byte, Stride1D.Dense>> buffers = []; // in the same order
 
+    /// <summary>Whether a launch failed, after which a GPU refuses even to free memory.</summary>
+    public bool DeviceFailed { get; set; }
+
     /// <summary>How many allocations were ever made.</summary>
     public long Allocations { get; private set; }
 
@@ -47,9 +50,17 @@ sealed class DeviceBuffers(Accelerator accelerator, AcceleratorStream stream)
     public void Free(nint address)
     {
         int place = starts.BinarySearch(address);
-        buffers[place].Dispose();
+        var buffer = buffers[place];
         starts.RemoveAt(place);
         buffers.RemoveAt(place);
+        try
+        {
+            buffer.Dispose();
+        }
+        catch (CudaException) when (DeviceFailed)
+        {
+            // Memory went with the GPU's context; the error to hear is that of the launch.
+        }
     }
 
     /// <summary>The elements of a slice; none for a slice that was left out.</summary>

@@ -81,9 +81,17 @@ sealed partial class KernelDevice
         Log = null;
         if (failed || !rented)
         {
-            Transfers.Dispose();
-            Accelerator.Dispose();
-            Accelerator.Context.Dispose();
+            try
+            {
+                Transfers.Dispose();
+                Accelerator.Dispose();
+                Accelerator.Context.Dispose();
+            }
+            catch (CudaException) when (failed)
+            {
+                // As in DeviceBuffers.Free.
+            }
+
             return;
         }
 
@@ -144,7 +152,7 @@ sealed partial class KernelDevice
 
     KernelException Failed(Delegate kernel, LaunchShape shape, ITuple arguments, Exception cause)
     {
-        failed = true;
+        failed = Buffers.DeviceFailed = true;
         var shown = Enumerable.Range(0, arguments.Length).Select(i => arguments[i] is IArrayView view ? $"[{view.Length}]" : $"{arguments[i]}");
         return new($"{Operation(kernel)} on {Name}: the launch of {shape} with ({string.Join(", ", shown)}) failed: {cause.GetBaseException().Message}", cause);
     }

@@ -59,7 +59,7 @@ static class PtxIntrinsics
     public static void PackBf16(PTXBackend backend, PTXCodeGenerator generator, Value value)
     {
         var call = (MethodCall)value;
-        PrimitiveRegister low = generator.LoadPrimitive(call[0]), high = generator.LoadPrimitive(call[1]);
+        HardwareRegister low = Hardware(generator, generator.LoadPrimitive(call[0])), high = Hardware(generator, generator.LoadPrimitive(call[1]));
         var result = generator.AllocateHardware(value);
         using var command = generator.BeginCommand("cvt.rn.bf16x2.f32"); // the first operand goes to the upper half
         command.AppendArgument(result);

@@ -7,6 +7,7 @@
 //            neighbouring quads for whole 16-byte stores. Quantise: a warp a block
 // Floor      bytes n/2 packed, the scales and n elements; bound by memory
 // Numerics   bit for bit those of the host, hence of bitsandbytes; restored bf16 weights are those rounded once
+//            Models are quantised on the host while they load, so that dense weights never reach the device; quantising here is for weights that are on it already
 // Source     Dettmers et al. 2023, arXiv:2305.14314 §3
 
 using ILGPU;

@@ -122,26 +122,33 @@ public sealed class SftTrainer : IDisposable
         while (done < TotalSteps)
         {
             var queued = Queue(done, position, schedule);
-            Report(pending, null); // the device has the next step to work on while its numbers are read
+            Report(Finish(pending)); // the device has the next step to work on while these numbers are read
             (pending, position) = (queued.Step, queued.Next);
             done++;
             bool finished = done == TotalSteps, evaluates = finished || (options.EvaluateEvery > 0 && done % options.EvaluateEvery == 0);
             bool saves = options.SaveEvery > 0 && (finished || done % options.SaveEvery == 0);
-            latest = evaluates ? EvaluationLoss(CancellationToken.None) : latest;
             if (evaluates || saves || done == 1 || pending.HasArrived)
             {
-                Report(pending, evaluates ? latest : null);
+                var metrics = Finish(pending)!;
                 pending = null;
+                if (evaluates)
+                {
+                    latest = EvaluationLoss(CancellationToken.None);
+                    metrics = metrics with { EvaluationLoss = latest };
+                }
+
+                Report(metrics);
             }
 
             bool cancelled = !finished && cancel.IsCancellationRequested; // read once: what is decided here is also what is saved
             if (cancelled || saves)
             {
-                Report(pending, null);
+                Report(Finish(pending));
                 pending = null;
                 folder?.SaveCheckpoint(new ResumeState { Step = done, Epoch = position.Epoch, Index = position.Index, Fingerprint = Fingerprint() }, weights, optimizer, model.Backend);
             }
 
+            mark = pending is null ? Stopwatch.GetTimestamp() : mark; // evaluations and checkpoints are no part of the next step's time
             if (alarms >= options.LossWatchdogPatience && alarms > 0)
             {
                 throw new InvalidOperationException($"SftTrainer: the loss was above {options.LossWatchdogThreshold} for {alarms} steps in a row, {last!.Loss:0.###} at step {last.Step}. Lower learning_rate, or check the data.");
@@ -160,15 +167,27 @@ public sealed class SftTrainer : IDisposable
 
         return new SftResult(done, last, initial, latest ?? EvaluationLoss(CancellationToken.None));
 
-        void Report(PendingStep? step, double? evaluation)
+        // A step's time is that since the numbers of the step before were there.
+        StepMetrics? Finish(PendingStep? step)
         {
-            if (step is not null)
+            if (step is null)
             {
-                last = step.Finish(Stopwatch.GetElapsedTime(mark).TotalSeconds) with { EvaluationLoss = evaluation };
-                mark = Stopwatch.GetTimestamp();
-                folder?.Append(last);
-                progress?.Report(last);
-                alarms = options.LossWatchdogThreshold > 0 && last.Loss > options.LossWatchdogThreshold ? alarms + 1 : 0;
+                return null;
+            }
+
+            var metrics = step.Finish(Stopwatch.GetElapsedTime(mark).TotalSeconds);
+            mark = Stopwatch.GetTimestamp();
+            return metrics;
+        }
+
+        void Report(StepMetrics? metrics)
+        {
+            if (metrics is not null)
+            {
+                last = metrics;
+                folder?.Append(metrics);
+                progress?.Report(metrics);
+                alarms = options.LossWatchdogThreshold > 0 && metrics.Loss > options.LossWatchdogThreshold ? alarms + 1 : 0;
             }
         }
     }

@@ -43,8 +43,7 @@ public abstract class Backend : IDisposable
         }
         catch (OutOfMemoryException cause)
         {
-            string free = Room is { } room ? $", {MemoryAccount.Format(room.Free)} of {MemoryAccount.Format(room.Total)} are free" : "";
-            throw new DeviceMemoryException($"{Name}: no room for {MemoryAccount.Format(bytes)} of {owner}{free}. Held now: {Memory}. {Memory.Advice(owner)}", cause);
+            throw Memory.NoRoom(Name, bytes, owner, Room, cause);
         }
 
         var slice = new Slice(address, length, type);

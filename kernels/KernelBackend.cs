@@ -15,7 +15,7 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
     public KernelBackend(KernelDevice device, bool portable = false)
     {
         Device = device;
-        scratch = new ScratchBuffers(device);
+        scratch = new ScratchBuffers(device, Memory);
         UsesTensorCores = !portable && device.HasTensorCores && T.Type == DType.BF16;
     }
 

@@ -35,8 +35,15 @@ public sealed class MemoryAccount
     public override string ToString() =>
         $"{Format(Live)} ({string.Join(", ", byOwner.Where(x => x.Value > 0).OrderByDescending(x => x.Value).Select(x => $"{x.Key} {Format(x.Value)}"))})";
 
-    /// <summary>Which settings make room, when <paramref name="asking"/> finds none: those of the owner that holds most, and of the one that asks.</summary>
-    internal string Advice(string asking)
+    /// <summary>The error of an allocation that does not fit: what was asked for, what is free and held, and which settings make room.</summary>
+    internal DeviceMemoryException NoRoom(string device, long bytes, string owner, (long Free, long Total)? room, Exception cause)
+    {
+        string free = room is { } known ? $", {Format(known.Free)} of {Format(known.Total)} are free" : "";
+        return new($"{device}: no room for {Format(bytes)} of {owner}{free}. Held now: {this}. {Advice(owner)}", cause);
+    }
+
+    // The settings of the owner that holds most, and of the one that asks.
+    string Advice(string asking)
     {
         string largest = byOwner.Count == 0 ? asking : byOwner.MaxBy(x => x.Value).Key;
         return string.Join(' ', new[] { largest, asking }.Distinct().Select(owner => owner switch

@@ -88,6 +88,21 @@ public class KernelDeviceTests
     }
 
     [Fact]
+    public void WorkingMemory_thatDoesNotFit_isTheSameError_andWhatItHeldIsFree()
+    {
+        var device = KernelDevices.OpenEmulator("emulator", new PtxEmulatorOptions { MemoryBytes = 1 << 20 });
+        using var backend = new KernelBackend<F32>(device);
+        using var scratch = new ScratchBuffers(device, backend.Memory);
+        backend.Allocate(DType.F32, 100_000, "weights");
+        scratch.Get("logits", DType.F32, 1000);
+
+        var error = Assert.Throws<DeviceMemoryException>(() => scratch.Get("logits", DType.F32, 200_000));
+
+        Assert.Contains("emulator: no room for 781.3 KiB of kernels' working memory (logits), 633.4 KiB of 1 MiB are free. Held now: 390.6 KiB (weights 390.6 KiB). Weights: turn on", error.Message, StringComparison.Ordinal);
+        Assert.Equal(0, scratch.Bytes);
+    }
+
+    [Fact]
     public void Slice_ofAnotherDevice_isRefused()
     {
         using var host = new HostBackend<float>();

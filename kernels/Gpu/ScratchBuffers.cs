@@ -4,7 +4,9 @@ namespace IlgpuPeft.Kernels;
 /// Working memory of kernels, one buffer a purpose, grown to the largest call so far and kept. All launches are queued on one stream, so a buffer is free again for the next call as soon
 /// as a call has queued its last kernel.
 /// </summary>
-sealed class ScratchBuffers(KernelDevice device) : IDisposable
+/// <param name="device">Whose memory it is.</param>
+/// <param name="account">Says who holds the rest, when there is no room; null where nobody keeps one.</param>
+sealed class ScratchBuffers(KernelDevice device, MemoryAccount? account = null) : IDisposable
 {
     readonly Dictionary<string, Slice> buffers = new(StringComparer.Ordinal);
 
@@ -12,6 +14,7 @@ sealed class ScratchBuffers(KernelDevice device) : IDisposable
     public long Bytes => buffers.Values.Sum(buffer => buffer.Bytes);
 
     /// <summary>At least <paramref name="length"/> elements, whose contents are undefined, until the next request for the same purpose.</summary>
+    /// <exception cref="DeviceMemoryException">The device has no room.</exception>
     public Slice Get(string purpose, DType type, long length)
     {
         long bytes = length * type.Size();
@@ -23,7 +26,15 @@ sealed class ScratchBuffers(KernelDevice device) : IDisposable
                 device.Buffers.Free(held.Address);
             }
 
-            held = new Slice(device.Buffers.Allocate(bytes), bytes, DType.U8);
+            try
+            {
+                held = new Slice(device.Buffers.Allocate(bytes), bytes, DType.U8);
+            }
+            catch (OutOfMemoryException cause)
+            {
+                throw (account ?? new MemoryAccount()).NoRoom(device.Name, bytes, $"kernels' working memory ({purpose})", device.Buffers.Room, cause);
+            }
+
             buffers.Add(purpose, held);
         }
 

@@ -16,9 +16,12 @@ static partial class KernelRecords
         return device.Log;
     }
 
+    /// <summary>The only launch of <paramref name="run"/>, or its only launch of a kernel.</summary>
+    public static KernelLaunch Launch(this KernelDevice device, Action run, string? kernel = null) =>
+        Assert.Single(device.Launches(run), launch => kernel is null || launch.Kernel == kernel);
+
     /// <summary>The counters of the only launch of <paramref name="run"/>, or of its only launch of a kernel.</summary>
-    public static LaunchCounters Counters(this KernelDevice device, Action run, string? kernel = null) =>
-        Assert.Single(device.Launches(run), launch => kernel is null || launch.Kernel == kernel).Counters!;
+    public static LaunchCounters Counters(this KernelDevice device, Action run, string? kernel = null) => device.Launch(run, kernel).Counters!;
 
     /// <summary>Bytes of the sectors that all requests to global memory touch.</summary>
     public static long SectorBytes(this LaunchCounters counters) => 32 * (counters.GlobalLoadSectors + counters.GlobalStoreSectors);
@@ -27,8 +30,8 @@ static partial class KernelRecords
     public static IEnumerable<(string Name, string Ptx)> Texts(this KernelDevice device) =>
         device.Compiled.Select(compiled => (compiled.Name, ((EmulatedKernel)compiled.Kernel).Ptx));
 
-    /// <summary>The PTX of the kernel of that name that was compiled last.</summary>
-    public static string Ptx(this KernelDevice device, string kernel) => device.Texts().Last(text => text.Name == kernel).Ptx;
+    /// <summary>The PTX that a launch executed. A device keeps the kernels of all who used it before, so a name alone may mean several.</summary>
+    public static string Ptx(this KernelLaunch launch) => ((EmulatedKernel)launch.Compiled).Ptx;
 
     /// <summary>A launch moves at least its floor, at most 10 % more, and nothing through local memory.</summary>
     public static void CheckFloor(this LaunchCounters counters, long floor, string what)

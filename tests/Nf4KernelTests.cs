@@ -109,10 +109,11 @@ public class Nf4KernelTests
         using StoredWeight stored = new(512, 128, format, 5);
         var weight = stored.On(oracle.Backend);
         Slice restored = oracle.Put(new double[512 * 128], type);
-        var counters = oracle.Device!.Counters(() => Nf4Kernels.Dequantize(oracle.Device!, weight, restored));
+        var launch = oracle.Device!.Launch(() => Nf4Kernels.Dequantize(oracle.Device!, weight, restored));
+        var counters = launch.Counters!;
         Assert.InRange(counters.SectorBytes(), 0, 1.1 * (weight.Bytes + restored.Bytes));
         Assert.Equal(counters.GlobalStoreRequests * 32 * 4 * type.Size(), counters.GlobalStoreBytes);
-        string ptx = oracle.Device!.Ptx("Nf4Kernels.DequantizeKernel");
+        string ptx = launch.Ptx();
         Assert.Contains("ld.global.v4", ptx);
         KernelRecords.CheckMemory(ptx, $"decoding {format}");
     }

@@ -67,7 +67,8 @@ public class Nf4TensorCoreMatMulTests
         using var scratch = new ScratchBuffers(oracle.Device!);
         MatMulCall call = new(64, 64, 64) { A = oracle.Put(oracle.Values(64 * 64)), B = default, C = oracle.Fenced(new double[64 * 64], DType.F32), TransposeB = transpose };
         var stored = weight.On(oracle.Backend);
-        var counters = oracle.Device!.Counters(() => Nf4TensorCoreMatMul.Multiply(oracle.Device!, scratch, call, stored));
+        var launch = oracle.Device!.Launch(() => Nf4TensorCoreMatMul.Multiply(oracle.Device!, scratch, call, stored));
+        var counters = launch.Counters!;
         Assert.Equal(64 / 16 * (64 / 8) * (64 / 16), counters.MatrixMultiplies);
 
         // Codes are looked up 32 at a time, in 16 banks: a wavefront each. All else moves 128 bytes a wavefront.
@@ -75,7 +76,7 @@ public class Nf4TensorCoreMatMulTests
         Assert.Equal(lookups + table + (counters.SharedBytes - 4 * 64 * 64 - 4 * 16) / 128, counters.SharedWavefronts);
         Assert.Equal(64 * 64 * 2 / 32 + 64 * 64 / 2 / 32 + 64 / 8, counters.GlobalLoadSectors); // x, codes, and scales of 64 rows, 8 of them a sector
         Assert.Equal(0, counters.LocalBytes);
-        string ptx = oracle.Device!.Ptx("TensorCoreMatMul.Kernel");
+        string ptx = launch.Ptx();
         Assert.Contains("ld.global.v4", ptx);
         KernelRecords.CheckMemory(ptx, "TensorCoreMatMul.Kernel");
     }

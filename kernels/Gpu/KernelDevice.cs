@@ -17,7 +17,7 @@ sealed partial class KernelDevice
 {
     static readonly ConcurrentDictionary<string, ConcurrentBag<KernelDevice>> Idle = [];
 
-    readonly Dictionary<(Delegate Kernel, int Group), Delegate> launchers = [];
+    readonly Dictionary<(Delegate Kernel, int Group), (Delegate Launcher, Kernel Loaded)> launchers = [];
     readonly List<(string Name, Kernel Kernel)> compiled = [];
     bool failed, rented;
 
@@ -98,19 +98,19 @@ sealed partial class KernelDevice
         Idle.GetOrAdd(Name, _ => []).Add(this);
     }
 
-    /// <summary>The launcher of a kernel, compiled at its first use.</summary>
-    TLauncher Prepare<TLauncher>(Delegate kernel, LaunchShape shape) where TLauncher : Delegate
+    /// <summary>The launcher of a kernel, compiled at its first use, and what was compiled.</summary>
+    (TLauncher Launcher, Kernel Loaded) Prepare<TLauncher>(Delegate kernel, LaunchShape shape) where TLauncher : Delegate
     {
         if (launchers.TryGetValue((kernel, shape.Group), out var found))
         {
-            return (TLauncher)found;
+            return ((TLauncher)found.Launcher, found.Loaded);
         }
 
         var loaded = Load(kernel, shape.Group);
         var launcher = loaded.CreateLauncherDelegate<TLauncher>();
-        launchers.Add((kernel, shape.Group), launcher);
+        launchers.Add((kernel, shape.Group), (launcher, loaded));
         compiled.Add((Operation(kernel), loaded));
-        return launcher;
+        return (launcher, loaded);
     }
 
     Kernel Load(Delegate kernel, int group)
@@ -144,10 +144,10 @@ sealed partial class KernelDevice
         }
     }
 
-    void Note(Delegate kernel, LaunchShape shape)
+    void Note(Delegate kernel, LaunchShape shape, Kernel loaded)
     {
         Launches++;
-        Log?.Add(new KernelLaunch(Operation(kernel), shape, (Accelerator as PtxEmulatorAccelerator)?.LastLaunch));
+        Log?.Add(new KernelLaunch(Operation(kernel), shape, loaded, (Accelerator as PtxEmulatorAccelerator)?.LastLaunch));
     }
 
     KernelException Failed(Delegate kernel, LaunchShape shape, ITuple arguments, Exception cause)
@@ -163,5 +163,6 @@ sealed partial class KernelDevice
 /// <summary>One launch, as <see cref="KernelDevice.Log"/> notes it.</summary>
 /// <param name="Kernel">Class and method.</param>
 /// <param name="Shape">Groups and threads.</param>
+/// <param name="Compiled">The kernel for the types and the size of the group that this launch has.</param>
 /// <param name="Counters">What the emulator counted; null on other devices.</param>
-sealed record KernelLaunch(string Kernel, LaunchShape Shape, LaunchCounters? Counters);
+sealed record KernelLaunch(string Kernel, LaunchShape Shape, Kernel Compiled, LaunchCounters? Counters);

@@ -105,7 +105,7 @@ sealed partial class KernelDevice
             return;
         }
 
-        var launcher = Prepare<TLauncher>(kernel, shape);
+        var (launcher, loaded) = Prepare<TLauncher>(kernel, shape);
         try
         {
             launch(launcher, Stream, shape.Config, arguments);
@@ -115,6 +115,6 @@ sealed partial class KernelDevice
             throw Failed(kernel, shape, arguments, cause);
         }
 
-        Note(kernel, shape);
+        Note(kernel, shape, loaded);
     }
 }

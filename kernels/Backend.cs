@@ -198,6 +198,10 @@ public abstract class Backend : IDisposable
     /// <param name="dHead">[V, D], added to, or left out.</param>
     public abstract void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead);
 
+    public virtual void ScalarHeadForward(Slice hidden, Slice weight, Slice values) => throw new NotSupportedException();
+
+    public virtual void ScalarHeadBackward(Slice dValues, Slice hidden, Slice weight, Slice dHidden, Slice dWeight) => throw new NotSupportedException();
+
     /// <summary>result[0] = √Σ x², summed in double in a fixed order. x and result, one element, are in <see cref="Parameter"/>'s type.</summary>
     public abstract void Norm(Slice x, Slice result);
 

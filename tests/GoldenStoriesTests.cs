@@ -156,7 +156,7 @@ public class GoldenStoriesTests
         var whole = PackedBatch.From(Rows(golden));
         var kept = Enumerable.Range(0, whole.Length).Where(i => whole.Targets[i] != Example.Untrained).ToArray();
         int[] offsets = [0, .. whole.Offsets.Skip(1).Select((end, s) => end - s - 1)];
-        return new PackedBatch([.. kept.Select(i => whole.InputIds[i])], [.. kept.Select(i => whole.Positions[i])], offsets, [.. kept.Select(i => whole.Targets[i])], kept.Length);
+        return new PackedBatch([.. kept.Select(i => whole.InputIds[i])], offsets, [.. kept.Select(i => whole.Targets[i])], kept.Length);
     }
 
     static JsonDocument Golden() => JsonDocument.Parse(File.ReadAllText(TestAssets.Path("assets/golden-torch-stories260k/golden.json")));

@@ -59,14 +59,25 @@ public sealed class PackerTests
         Assert.StartsWith($"Packer: sequence 1 has {length} tokens, expected 1 ... 8", Assert.Throws<ArgumentException>(() => Packer.Pack([3, length], 8)).Message, StringComparison.Ordinal);
 
     [Fact]
-    public void Batch_shifts_labels_and_restarts_positions_at_each_sequence()
+    public void Batch_shifts_labels_within_each_sequence()
     {
         var batch = PackedBatch.From([Sequence((1, false), (2, false), (3, true)), Sequence((4, true)), Sequence((5, true), (6, true))]);
         Assert.Equal([1, 2, 3, 4, 5, 6], batch.InputIds);
-        Assert.Equal([0, 1, 2, 0, 0, 1], batch.Positions);
+        Assert.Equal([3, 1, 2], batch.Lengths);
         Assert.Equal([0, 3, 4, 6], batch.Offsets);
         Assert.Equal([-100, 3, -100, -100, 6, -100], batch.Targets);
         Assert.Equal((6, 3, 2), (batch.Length, batch.Sequences, batch.TrainedTokens));
+    }
+
+    [Fact]
+    public void Batch_takes_numbers_of_rows_apart_by_target_and_puts_them_together()
+    {
+        var batch = PackedBatch.From([Example.Of([7, 8], [9, 2], "", 1), Sequence((4, true)), Example.Of([], [5, 6, 2], "", 2)]);
+        double[] rows = [0.5, 1, 2, 3, 4, 5, 6, 7];
+        Assert.Equal([[1.0, 2], [], [5.0, 6]], batch.OfTargets(rows));
+        Assert.Equal([0, 1, 2, 0, 0, 5, 6, 0], batch.ToRows([[1, 2], [], [5, 6]]));
+        Assert.Equal([3, 4, 7], batch.OfLast(rows));
+        Assert.Contains("sequence 0 has 1 numbers, expected 2", Assert.Throws<ArgumentException>(() => batch.ToRows([[1], [], [5, 6]])).Message, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -81,7 +92,6 @@ public sealed class PackerTests
                 var alone = PackedBatch.From([examples[s]]);
                 var rows = batch.Offsets[s]..batch.Offsets[s + 1];
                 Assert.Equal(alone.InputIds, batch.InputIds[rows]);
-                Assert.Equal(alone.Positions, batch.Positions[rows]);
                 Assert.Equal(alone.Targets, batch.Targets[rows]);
                 Assert.Equal(Example.Untrained, alone.Targets[^1]);
             }

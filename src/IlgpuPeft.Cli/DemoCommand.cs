@@ -65,13 +65,13 @@ static class DemoCommand
         screen.Out.WriteLine($"after, by skill: {string.Join(", ", skills)}");
     }
 
-    static void Summarise(SftRun run, SftResult result, TimeSpan time, string folder, TextWriter output)
+    static void Summarise(SftRun run, TrainingResult result, TimeSpan time, string folder, TextWriter output)
     {
         var (memory, trained) = (run.Model.Backend.Memory, run.Weights.Parameters.Count);
         string own = Path.Combine(folder, "own-model.yaml");
         output.WriteLine($"""
             trained: {trained:N0} of {run.Model.ParameterCount:N0} weights, {(double)trained / run.Model.ParameterCount:0.00 %}
-            held-out loss: {result.InitialEvaluationLoss:0.000} before, {result.FinalEvaluationLoss:0.000} after {result.Steps} steps
+            held-out loss: {result.Initial?.Loss:0.000} before, {result.Final?.Loss:0.000} after {result.Steps} steps
             memory: {memory}; at most {MemoryAccount.Format(memory.Peak)}
             time: {Screen.Duration(time)} on {run.Model.Backend.Name}
             adapter: {Path.Combine(folder, PeftFiles.WeightsName)} (PEFT format)

@@ -5,6 +5,7 @@ using System.Text.RegularExpressions;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Config;
 using IlgpuPeft.Kernels;
+using IlgpuPeft.Training;
 
 namespace IlgpuPeft.Cli;
 
@@ -83,7 +84,7 @@ static class Program
         OperationCanceledException => (Cancelled, "cancelled"),
         ConfigException config => (Usage, string.Join(Environment.NewLine, config.Problems.Select(problem => $"error: {problem}"))),
         ArgumentException caller when IsOurs(cause) => (Usage, $"error: {WithoutParameter(caller)}"),
-        CheckpointException or DeviceMemoryException or KernelException or InvalidDataException or IOException or UnauthorizedAccessException
+        CheckpointException or RewardException or DeviceMemoryException or KernelException or InvalidDataException or IOException or UnauthorizedAccessException
             or RegexMatchTimeoutException => (Failed, $"error: {cause.Message}"),
         InvalidOperationException or NotSupportedException when IsOurs(cause) => (Failed, $"error: {cause.Message}"),
         _ => (Failed, $"error: unexpected {cause}"),

@@ -42,7 +42,7 @@ sealed class Screen
     }
 
     /// <summary>Shows the steps of a run while it goes on: as a bar to a person, else a line every <paramref name="every"/> steps and for each validation.</summary>
-    public async Task<SftResult> FollowAsync(int every, Func<IProgress<StepMetrics>, Task<SftResult>> run)
+    public async Task<TrainingResult> FollowAsync(int every, Func<IProgress<StepMetrics>, Task<TrainingResult>> run)
     {
         if (!watched)
         {

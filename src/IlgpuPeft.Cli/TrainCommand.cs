@@ -47,7 +47,7 @@ static class TrainCommand
     static async Task TrainAsync(SftRun run, string? from, Screen screen, bool json, CancellationToken cancel)
     {
         long started = Stopwatch.GetTimestamp();
-        SftResult result;
+        TrainingResult result;
         try
         {
             result = await screen.FollowAsync(run.Config.LoggingSteps, progress => run.RunAsync(progress, from, cancel));
@@ -60,8 +60,8 @@ static class TrainCommand
             throw;
         }
 
-        string validation = result is { InitialEvaluationLoss: { } before, FinalEvaluationLoss: { } after } ? $", eval_loss {before:0.0000} -> {after:0.0000}"
-            : result.FinalEvaluationLoss is { } only ? $", eval_loss {only:0.0000}" : "";
+        string validation = result is { Initial.Loss: var before, Final.Loss: var after } ? $", eval_loss {before:0.0000} -> {after:0.0000}"
+            : result.Final?.Loss is { } only ? $", eval_loss {only:0.0000}" : "";
         string loss = result.Last is { } last ? $"loss {last.Loss:0.0000}{validation}" : "none of them now: the run was complete";
         screen.Say($"done: {result.Steps} steps in {Screen.Duration(Stopwatch.GetElapsedTime(started))}, {loss}, " +
             $"memory at most {MemoryAccount.Format(run.Model.Backend.Memory.Peak + run.Model.Backend.ScratchBytes)}");
@@ -72,8 +72,8 @@ static class TrainCommand
             {
                 result.Steps,
                 result.Last?.Loss,
-                EvalLossBefore = result.InitialEvaluationLoss,
-                EvalLoss = result.FinalEvaluationLoss,
+                EvalLossBefore = result.Initial?.Loss,
+                EvalLoss = result.Final?.Loss,
                 run.Config.OutputDir,
                 PeakBytes = run.Model.Backend.Memory.Peak + run.Model.Backend.ScratchBytes,
             }));

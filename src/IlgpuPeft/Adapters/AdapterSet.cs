@@ -5,13 +5,15 @@ using IlgpuPeft.Tensors;
 namespace IlgpuPeft.Adapters;
 
 /// <summary>
-/// The low-rank updates of one adapter over a frozen model. Several sets can live over one base; those that are enabled sit in the layers' slots, and with none enabled
-/// the model is the base model.
+/// The low-rank updates of one adapter over a frozen model, and a scalar head where it judges texts instead of continuing them. Several sets can live over one base: the one that is
+/// enabled sits in the layers' slots, and with none enabled the model is the base model. So policy, reference, reward and value models are roles of one base.
 /// </summary>
 public sealed class AdapterSet : IDisposable
 {
     // Operation numbers of RandomKey for initial values: apart from those of dropout, which count layers from 0.
-    const uint InitialDraw = 0x1017_0000;
+    const uint InitialDraw = 0x1017_0000, HeadDraw = 0x1017_FFFF;
+
+    const double HeadDeviation = 0.02; // Hugging Face's initializer_range
 
     readonly List<(Linear Layer, Lora Adapter)> adapted = [];
 
@@ -19,9 +21,16 @@ public sealed class AdapterSet : IDisposable
     /// <param name="model">The base model.</param>
     /// <param name="config">Rank, scale, and which layers.</param>
     /// <param name="seed">Of the initial values.</param>
+    /// <param name="scalarHead">Whether it has a <see cref="Head"/>, drawn from a normal distribution with standard deviation 0.02.</param>
     /// <exception cref="ArgumentException">The configuration is out of range or matches no layer; the message lists the layers' names.</exception>
-    public AdapterSet(CausalLm model, LoraConfig config, ulong seed = 0) : this(model, config, Targets(model, config))
+    public AdapterSet(CausalLm model, LoraConfig config, ulong seed = 0, bool scalarHead = false) : this(model, config, Targets(model, config), scalarHead)
     {
+        if (Head is not null)
+        {
+            var key = new RandomKey(seed, 0, HeadDraw);
+            model.Backend.Write([.. Enumerable.Range(0, Head.Columns).Select(i => (float)(HeadDeviation * key.Normal((ulong)i)))], Head.Value);
+        }
+
         uint layer = InitialDraw;
         foreach (var (_, update) in Updates)
         {
@@ -30,17 +39,20 @@ public sealed class AdapterSet : IDisposable
     }
 
     /// <summary>Makes an adapter of zeros over the given modules, each with its own rank and scale, and enables it: a reader fills it.</summary>
-    internal AdapterSet(CausalLm model, LoraConfig config, IReadOnlyDictionary<string, (int Rank, double Scale)> modules)
+    internal AdapterSet(CausalLm model, LoraConfig config, IReadOnlyDictionary<string, (int Rank, double Scale)> modules, bool scalarHead = false)
     {
         config.Validate();
         Model = model;
         Config = config;
         List<Linear> layers = [.. model.Linears.Where(layer => modules.ContainsKey(layer.Name))];
-        Parameters = new ParameterStore(model.Backend, layers.SelectMany(layer => new[]
+        var factors = layers.SelectMany(layer => new[]
         {
             new ParameterSpec(NameOfA(layer), modules[layer.Name].Rank, layer.Inputs),
             new ParameterSpec(NameOfB(layer), layer.Outputs, modules[layer.Name].Rank),
-        }), "adapters");
+        });
+        ParameterSpec[] head = scalarHead ? [new ParameterSpec(HeadName, 1, model.Config.Hidden)] : [];
+        Parameters = new ParameterStore(model.Backend, factors.Concat(head), "adapters");
+        Head = scalarHead ? Parameters[HeadName] : null;
         foreach (var layer in layers)
         {
             var update = new LowRankUpdate(Parameters[NameOfA(layer)], Parameters[NameOfB(layer)], modules[layer.Name].Scale);
@@ -50,20 +62,39 @@ public sealed class AdapterSet : IDisposable
         Enable();
     }
 
+    /// <summary>The name of <see cref="Head"/>, as Hugging Face's sequence classifiers have it.</summary>
+    public const string HeadName = "score.weight";
+
+    /// <summary>[1, D]: turns a token's last hidden state into one number, the score of a reward model or a value; null in an adapter that continues texts.</summary>
+    public Parameter? Head { get; }
+
     /// <summary>The model whose layers are adapted.</summary>
     public CausalLm Model { get; }
 
     /// <summary>Rank, scale, and which layers.</summary>
     public LoraConfig Config { get; }
 
-    /// <summary>All factors, flat: what an optimizer trains.</summary>
+    /// <summary>All factors and the head, flat: what an optimizer trains.</summary>
     public ParameterStore Parameters { get; }
 
     /// <summary>The adapted layers' names and factors, in the model's order.</summary>
     public IEnumerable<(string Module, LowRankUpdate Update)> Updates => adapted.Select(x => (x.Layer.Name, x.Adapter.Update));
 
-    /// <summary>Puts this set into its layers' slots, in place of what is there.</summary>
-    public void Enable() => adapted.ForEach(x => x.Layer.Adapter = x.Adapter);
+    /// <summary>Makes this set the only one in the model's slots.</summary>
+    public void Enable()
+    {
+        DisableAll(Model);
+        adapted.ForEach(x => x.Layer.Adapter = x.Adapter);
+    }
+
+    /// <summary>Empties every slot: the model is the frozen base.</summary>
+    public static void DisableAll(CausalLm model)
+    {
+        foreach (var layer in model.Linears)
+        {
+            layer.Adapter = null;
+        }
+    }
 
     /// <summary>Takes this set out of the slots that it holds: the model is the frozen base again.</summary>
     public void Disable()

@@ -26,7 +26,7 @@ public static class Pretraining
     /// <param name="seed">Of the corpus, the initial weights and the order.</param>
     /// <param name="progress">Hears of every step.</param>
     /// <param name="cancel">Stops the run, and nothing is written.</param>
-    public static async Task<SftResult> RunAsync(string folder, Backend backend, int steps = DefaultSteps, ulong seed = 1, IProgress<StepMetrics>? progress = null, CancellationToken cancel = default)
+    public static async Task<TrainingResult> RunAsync(string folder, Backend backend, int steps = DefaultSteps, ulong seed = 1, IProgress<StepMetrics>? progress = null, CancellationToken cancel = default)
     {
         string start = Path.Combine(folder, "untrained");
         try

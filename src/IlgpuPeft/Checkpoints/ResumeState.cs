@@ -12,13 +12,13 @@ public sealed record ResumeState
     public const string FileName = "state.msgpack";
 
     /// <summary>The layout that this version writes.</summary>
-    public const int CurrentVersion = 1;
+    public const int CurrentVersion = 2;
 
     /// <summary>Layout version.</summary>
     [Key(0)]
     public int Version { get; init; } = CurrentVersion;
 
-    /// <summary>Optimizer steps taken.</summary>
+    /// <summary>Steps of the run taken.</summary>
     [Key(1)]
     public required int Step { get; init; }
 
@@ -33,6 +33,14 @@ public sealed record ResumeState
     /// <summary>A digest of the settings and data that the run depends on; a resumed run must have the same.</summary>
     [Key(4)]
     public required string Fingerprint { get; init; }
+
+    /// <summary>Steps of each optimizer, in the order of the run's trained parts: more than the run's where a step of the run has several.</summary>
+    [Key(5)]
+    public required int[] OptimizerSteps { get; init; }
+
+    /// <summary>What the method itself carries from step to step, such as an adaptive coefficient.</summary>
+    [Key(6)]
+    public Dictionary<string, double> Method { get; init; } = [];
 
     /// <summary>Writes the file whole.</summary>
     public void Save(string folder) => AtomicFile.Write(Path.Combine(folder, FileName), stream => MessagePackSerializer.Serialize(stream, this));
@@ -52,7 +60,7 @@ public sealed record ResumeState
             }
 
             var state = MessagePackSerializer.Deserialize<ResumeState>(File.ReadAllBytes(path), MessagePackSerializerOptions.Standard.WithSecurity(MessagePackSecurity.UntrustedData));
-            return state is { Version: CurrentVersion, Fingerprint: not null, Step: >= 0, Epoch: >= 0, Index: >= 0 }
+            return state is { Version: CurrentVersion, Fingerprint: not null, Step: >= 0, Epoch: >= 0, Index: >= 0, OptimizerSteps: not null, Method: not null }
                 ? state
                 : throw new CheckpointException(path, null, $"is not a resume state of version {CurrentVersion}. It was written by another version, or is damaged.");
         }

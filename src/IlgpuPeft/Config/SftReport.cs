@@ -9,11 +9,11 @@ namespace IlgpuPeft.Config;
 /// <summary>The <c>report.html</c> of a supervised run.</summary>
 static class SftReport
 {
-    public static void Write(SftRun run, SftResult result)
+    public static void Write(SftRun run, TrainingResult result)
     {
         var rows = MetricsFile.Read(run.Folder.MetricsPath);
         var validation = MetricsFile.Series(rows, "eval_loss", "validation");
-        double? before = result.InitialEvaluationLoss, after = result.FinalEvaluationLoss ?? (validation.Points.Count > 0 ? validation.Points[^1].Y : null);
+        double? before = result.Initial?.Loss, after = result.Final?.Loss ?? (validation.Points.Count > 0 ? validation.Points[^1].Y : null);
         validation = validation with { Points = [.. before is { } start ? [(0.0, start)] : Array.Empty<(double, double)>(), .. validation.Points] };
         var (model, memory) = (run.Model, run.Model.Backend.Memory);
         var report = new Report($"Supervised fine-tuning of {Path.GetFileName(run.Config.BaseModel.TrimEnd('/', '\\'))}");

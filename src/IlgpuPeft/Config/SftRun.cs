@@ -20,7 +20,7 @@ public sealed class SftRun : IDisposable
     {
         (Config, Data, Model, Adapter) = (config, data, model, adapter);
         Weights = adapter is null ? TrainedWeights.Of(model, config.BaseModel) : TrainedWeights.Of(adapter, config.BaseModel);
-        Options = ToOptions(config, data.Train);
+        Options = ToOptions(config);
         trainer = new SftTrainer(model, Weights, data.Train, Options, data.Validation);
         Folder = new RunFolder(config.OutputDir, Options.KeepCheckpoints);
     }
@@ -98,10 +98,10 @@ public sealed class SftRun : IDisposable
 
     /// <summary>
     /// Trains to the end, and leaves in <c>output_dir</c> the trained weights, <c>metrics.jsonl</c>, <c>config.yaml</c>, <c>report.html</c> and the checkpoints
-    /// asked for. Parameters and errors are those of <see cref="SftTrainer.RunAsync"/>.
+    /// asked for. Parameters and errors are those of <see cref="Trainer.RunAsync"/>.
     /// </summary>
     /// <exception cref="IOException"><c>output_dir</c> cannot be written to; found out before training.</exception>
-    public async Task<SftResult> RunAsync(IProgress<StepMetrics>? progress = null, string? resumeFrom = null, CancellationToken cancel = default)
+    public async Task<TrainingResult> RunAsync(IProgress<StepMetrics>? progress = null, string? resumeFrom = null, CancellationToken cancel = default)
     {
         if (resumeFrom is not null)
         {
@@ -135,10 +135,8 @@ public sealed class SftRun : IDisposable
         Targets = config.LoraTargetLinear ? [LoraConfig.AllLinear] : config.LoraTargetModules,
     };
 
-    static SftOptions ToOptions(RunConfig config, IReadOnlyList<Example> train)
+    static SftOptions ToOptions(RunConfig config)
     {
-        int items = config.SamplePacking ? Packer.Pack([.. train.Select(example => example.Length)], config.SequenceLen).Length : train.Count;
-        int perStep = config.MicroBatchSize * config.GradientAccumulationSteps, perEpoch = (items + perStep - 1) / perStep;
         bool warms = config.LrScheduler != "constant";
         return new SftOptions
         {
@@ -165,13 +163,13 @@ public sealed class SftRun : IDisposable
             },
             Seed = (ulong)config.Seed,
             OutputFolder = config.OutputDir,
-            SaveEvery = Every(config.SaveSteps, config.SavesPerEpoch) ?? int.MaxValue, // one checkpoint, at the end
+            SaveEvery = config.SaveSteps ?? (config.SavesPerEpoch > 0 ? 0 : int.MaxValue), // if nothing is said, one checkpoint at the end
+            SavesPerEpoch = config.SavesPerEpoch ?? 0,
             KeepCheckpoints = config.SaveTotalLimit ?? 0,
-            EvaluateEvery = Every(config.EvalSteps, config.EvalsPerEpoch) ?? 0,
+            EvaluateEvery = config.EvalSteps ?? 0,
+            EvaluationsPerEpoch = config.EvalsPerEpoch ?? 0,
             LossWatchdogThreshold = config.LossWatchdogThreshold ?? 0,
             LossWatchdogPatience = config.LossWatchdogPatience,
         };
-
-        int? Every(int? steps, int? timesPerEpoch) => steps ?? (timesPerEpoch > 0 ? (perEpoch + timesPerEpoch - 1) / timesPerEpoch : null);
     }
 }

@@ -13,6 +13,10 @@ public sealed record Example(int[] InputIds, int[] Labels, string File, int Line
     /// <summary>The label of a token that is read but not trained on: PyTorch's <c>ignore_index</c>.</summary>
     public const int Untrained = -100;
 
+    /// <summary>A prompt, which is not trained on, and a response, which is.</summary>
+    public static Example Of(IReadOnlyList<int> prompt, IReadOnlyList<int> response, string file, int line) =>
+        new([.. prompt, .. response], [.. prompt.Select(_ => Untrained), .. response], file, line);
+
     /// <summary>Number of tokens.</summary>
     public int Length => InputIds.Length;
 

@@ -30,7 +30,12 @@ public sealed record GenerationOptions
 /// <summary>A finished continuation.</summary>
 /// <param name="Tokens">The generated tokens, without prompt and stop token.</param>
 /// <param name="FinishReason"><c>stop</c>: a stop token came; <c>length</c>: the limit was reached.</param>
-public sealed record Completion(IReadOnlyList<int> Tokens, string FinishReason);
+/// <param name="StopId">The stop token, or null.</param>
+public sealed record Completion(IReadOnlyList<int> Tokens, string FinishReason, int? StopId = null)
+{
+    /// <summary>All that was drawn, the stop token included: what a policy is paid for.</summary>
+    public int[] Response => StopId is { } stop ? [.. Tokens, stop] : [.. Tokens];
+}
 
 /// <summary>Generates from a model token by token, keeping keys and values of what was read; the weights are used as they are, adapters live.</summary>
 /// <param name="model">The model, with whatever adapters are enabled.</param>
@@ -48,19 +53,22 @@ public sealed class Generator(CausalLm model) : IDisposable
     public Completion Complete(IReadOnlyList<int> prompt, GenerationOptions options, CancellationToken cancel = default)
     {
         List<int> tokens = [];
-        foreach (int token in Stream(prompt, options))
+        int? stop = null;
+        foreach (int token in Draw(prompt, options, id => stop = id))
         {
             cancel.ThrowIfCancellationRequested();
             tokens.Add(token);
         }
 
-        return new Completion(tokens, tokens.Count < options.MaxTokens ? "stop" : "length");
+        return new Completion(tokens, stop is null ? "length" : "stop", stop);
     }
 
     /// <summary>Generates tokens as they are asked for. There is one cache, so a generator has one continuation at a time.</summary>
     /// <exception cref="ArgumentException">The prompt is empty, or holds a token that the model lacks.</exception>
     /// <exception cref="InvalidOperationException">Another continuation was started before this one ended.</exception>
-    public IEnumerable<int> Stream(IReadOnlyList<int> prompt, GenerationOptions options)
+    public IEnumerable<int> Stream(IReadOnlyList<int> prompt, GenerationOptions options) => Draw(prompt, options, _ => { });
+
+    IEnumerable<int> Draw(IReadOnlyList<int> prompt, GenerationOptions options, Action<int> stopped)
     {
         Check(prompt);
         var stops = options.StopIds ?? model.Config.EosIds;
@@ -78,6 +86,7 @@ public sealed class Generator(CausalLm model) : IDisposable
             int token = Next(pending, sampling, new RandomKey(options.Seed, step, 0));
             if (stops.Contains(token))
             {
+                stopped(token);
                 yield break;
             }
 

@@ -38,6 +38,25 @@ public static class Transfers
     /// <exception cref="ArgumentException">The slice has another length, or is not of a floating type.</exception>
     public static void Write(this Backend backend, ReadOnlySpan<float> values, Slice destination) => Write(backend, values, destination, PieceElements);
 
+    /// <summary>Writes F64 values to a slice of any floating type, rounding to nearest even by way of F32 where it is not F64.</summary>
+    /// <exception cref="ArgumentException">The slice has another length, or is not of a floating type.</exception>
+    public static void Write(this Backend backend, ReadOnlySpan<double> values, Slice destination)
+    {
+        if (destination.Type == DType.F64 && destination.Length == values.Length)
+        {
+            foreach (var (first, count) in Pieces(values.Length, PieceElements))
+            {
+                backend.Upload(MemoryMarshal.AsBytes(values.Slice((int)first, count)), destination.Range(first, count));
+            }
+
+            return;
+        }
+
+        var floats = new float[values.Length];
+        TensorPrimitives.ConvertTruncating(values, floats);
+        backend.Write(floats, destination);
+    }
+
     /// <summary>Reads a slice of any floating type as F32.</summary>
     /// <exception cref="ArgumentException">The slice is of another type.</exception>
     public static float[] ReadFloats(this Backend backend, Slice source) => Read<float>(backend, source, PieceElements);

@@ -41,15 +41,73 @@ public sealed class LanguageModelPass(CausalLm model) : IDisposable
         tape.Backward();
     }
 
+    /// <summary>
+    /// One forward and backward pass of a loss that is any function of the targets' log-probabilities and of the entropies of the distributions that they are drawn from. Dropout is off, as
+    /// in all preference and policy methods. Waits for the device once, for what <paramref name="loss"/> is given.
+    /// </summary>
+    /// <param name="batch">The tokens and their targets.</param>
+    /// <param name="temperature">Divides the logits.</param>
+    /// <param name="loss">Given both numbers of each row [N], 0 where there is no target, returns the derivatives of the loss with respect to them. They are added to the trainable parameters' gradients.</param>
+    public void Train(PackedBatch batch, double temperature, Func<TokenStatistics, TokenGradients> loss)
+    {
+        arena.Reset();
+        var tape = new Tape(backend, arena) { IsTraining = false };
+        var hidden = Forward(tape, batch);
+        var targets = tape.Upload(batch.Targets);
+        var (logprobs, entropies) = (tape.Take(backend.Parameter, batch.Length), tape.Take(backend.Parameter, batch.Length));
+        backend.TokenLogProbs(hidden.Data, model.Head, targets, temperature, logprobs, entropies, default, default, default);
+        var gradients = loss(new TokenStatistics(backend.ReadDoubles(logprobs), backend.ReadDoubles(entropies)));
+        var coefficients = Upload(tape, gradients.LogProbs);
+        var entropyCoefficients = gradients.Entropies is { } values ? Upload(tape, values) : default;
+        hidden.Gradient = hidden.RequiresGradient ? arena.Allocate(backend.Activation, hidden.Data.Length) : default;
+        backend.TokenLogProbs(hidden.Data, model.Head, targets, temperature, logprobs, default, coefficients, hidden.Gradient, model.HeadGradient);
+        tape.Backward();
+    }
+
+    /// <summary>One forward and backward pass of a loss that is any function of the numbers that a scalar head gives to tokens. Dropout is off.</summary>
+    /// <param name="batch">The tokens; targets are not read.</param>
+    /// <param name="head">[1, D], of the adapter that is enabled.</param>
+    /// <param name="loss">Given the number of each row [N], returns the derivatives of the loss with respect to them. They are added to the trainable parameters' gradients.</param>
+    public void TrainScores(PackedBatch batch, Parameter head, Func<double[], double[]> loss)
+    {
+        arena.Reset();
+        var tape = new Tape(backend, arena) { IsTraining = false };
+        var hidden = Forward(tape, batch);
+        var scores = tape.Take(backend.Parameter, batch.Length);
+        backend.ScalarHeadForward(hidden.Data, head.Value, scores);
+        var gradients = Upload(tape, loss(backend.ReadDoubles(scores)));
+        hidden.Gradient = hidden.RequiresGradient ? arena.Allocate(backend.Activation, hidden.Data.Length) : default;
+        backend.ScalarHeadBackward(gradients, hidden.Data, head.Value, hidden.Gradient, head.Gradient);
+        tape.Backward();
+    }
+
     /// <summary>The log-probability of each target [N], 0 where there is none. No gradients.</summary>
-    public double[] LogProbs(PackedBatch batch)
+    public double[] LogProbs(PackedBatch batch) => Measure(batch).LogProbs;
+
+    /// <summary>The log-probability of each target [N], 0 where there is none, and the entropy of the distribution that it is drawn from. No gradients.</summary>
+    /// <param name="batch">The tokens and their targets.</param>
+    /// <param name="temperature">Divides the logits.</param>
+    public TokenStatistics Measure(PackedBatch batch, double temperature = 1)
     {
         arena.Reset();
         var tape = Tape.ForInference(backend, arena);
         var hidden = Forward(tape, batch);
-        var logprobs = tape.Take(backend.Parameter, batch.Length);
-        backend.TokenLogProbs(hidden.Data, model.Head, tape.Upload(batch.Targets), 1, logprobs, default, default, default, default);
-        return backend.ReadDoubles(logprobs);
+        var (logprobs, entropies) = (tape.Take(backend.Parameter, batch.Length), tape.Take(backend.Parameter, batch.Length));
+        backend.TokenLogProbs(hidden.Data, model.Head, tape.Upload(batch.Targets), temperature, logprobs, entropies, default, default, default);
+        return new TokenStatistics(backend.ReadDoubles(logprobs), backend.ReadDoubles(entropies));
+    }
+
+    /// <summary>The number that a scalar head gives to each token [N], in the light of those before it. No gradients.</summary>
+    /// <param name="batch">The tokens; targets are not read.</param>
+    /// <param name="head">[1, D], of the adapter that is enabled.</param>
+    public double[] Scores(PackedBatch batch, Parameter head)
+    {
+        arena.Reset();
+        var tape = Tape.ForInference(backend, arena);
+        var hidden = Forward(tape, batch);
+        var scores = tape.Take(backend.Parameter, batch.Length);
+        backend.ScalarHeadForward(hidden.Data, head.Value, scores);
+        return backend.ReadDoubles(scores);
     }
 
     /// <summary>All logits [N, V] of a batch, row-major.</summary>
@@ -80,14 +138,22 @@ public sealed class LanguageModelPass(CausalLm model) : IDisposable
     /// <inheritdoc />
     public void Dispose() => arena.Dispose();
 
-    Tensor Forward(Tape tape, PackedBatch batch)
-    {
-        var lengths = new int[batch.Sequences];
-        for (int s = 0; s < lengths.Length; s++)
-        {
-            lengths[s] = batch.Offsets[s + 1] - batch.Offsets[s];
-        }
+    Tensor Forward(Tape tape, PackedBatch batch) => model.Forward(tape, TokenBatch.Whole(tape, batch.InputIds, batch.Lengths));
 
-        return model.Forward(tape, TokenBatch.Whole(tape, batch.InputIds, lengths));
+    Slice Upload(Tape tape, double[] values)
+    {
+        var slice = tape.Take(backend.Parameter, values.Length);
+        backend.Write(values, slice);
+        return slice;
     }
 }
+
+/// <summary>What a model says of the targets of a batch, one number for each row [N], 0 where there is no target.</summary>
+/// <param name="LogProbs">Log-probabilities of the targets, in nats.</param>
+/// <param name="Entropies">Entropies of the distributions that they are drawn from, in nats.</param>
+public sealed record TokenStatistics(double[] LogProbs, double[] Entropies);
+
+/// <summary>Derivatives of a loss with respect to <see cref="TokenStatistics"/> [N].</summary>
+/// <param name="LogProbs">With respect to the log-probabilities.</param>
+/// <param name="Entropies">With respect to the entropies, or null where the loss does not read them.</param>
+public sealed record TokenGradients(double[] LogProbs, double[]? Entropies = null);

@@ -2,35 +2,45 @@ using IlgpuPeft.Kernels;
 
 namespace IlgpuPeft.Training;
 
-/// <summary>An optimizer step that is queued on the device; its loss and gradient norm are on their way to the host.</summary>
-/// <param name="Planned">What is known of the step when it is queued.</param>
-/// <param name="Loss">One element.</param>
+/// <summary>What a step computed, while its gradient norm, and perhaps its loss, may still be on their way to the host.</summary>
+/// <param name="Loss">The loss where it is known.</param>
+/// <param name="Tokens">Tokens that went through the model.</param>
+/// <param name="TrainedTokens">Tokens that the loss covers.</param>
+/// <param name="Measures">What the method measures, by TRL's names.</param>
+public sealed record StepOutcome(double Loss, long Tokens, long TrainedTokens, IReadOnlyDictionary<string, double>? Measures = null)
+{
+    /// <summary>One element that the loss arrives in, if it was not known.</summary>
+    internal PendingRead? PendingLoss { get; init; }
+
+    /// <summary>Why the run should end after this step although steps are left, or null.</summary>
+    public string? StopReason { get; init; }
+}
+
+/// <summary>A step whose numbers are on their way.</summary>
+/// <param name="Planned">What is known of it.</param>
+/// <param name="Loss">One element, or null where the plan has it.</param>
 /// <param name="GradientNorm">One element.</param>
 /// <param name="Type">Element type of both.</param>
-sealed record PendingStep(StepMetrics Planned, PendingRead Loss, PendingRead GradientNorm, DType Type)
+sealed record PendingStep(StepMetrics Planned, PendingRead? Loss, PendingRead GradientNorm, DType Type)
 {
     /// <summary>Whether the numbers are there.</summary>
-    public bool HasArrived => Loss.HasArrived && GradientNorm.HasArrived;
+    public bool HasArrived => Loss?.HasArrived != false && GradientNorm.HasArrived;
 
     /// <summary>Waits for the numbers.</summary>
     /// <param name="seconds">How long the step took.</param>
     /// <exception cref="InvalidOperationException">The loss is not finite.</exception>
     public StepMetrics Finish(double seconds) => Planned with
     {
-        Loss = FiniteLoss(Loss, Type, Planned.Step),
+        Loss = Finite(Loss is null ? Planned.Loss : Value(Loss, Type), Planned.Step),
         GradientNorm = Value(GradientNorm, Type),
         TokensPerSecond = Math.Round(Planned.Tokens / seconds, 1),
     };
 
-    /// <summary>Waits for a step's loss.</summary>
+    /// <summary>The loss of a step, if it is one.</summary>
     /// <exception cref="InvalidOperationException">It is not finite.</exception>
-    public static double FiniteLoss(PendingRead read, DType type, int step)
-    {
-        double loss = Value(read, type);
-        return double.IsFinite(loss)
-            ? loss
-            : throw new InvalidOperationException($"SftTrainer: the loss of step {step} is {loss}. The weights of the step before are kept in the last checkpoint. Lower learning_rate, or look for damaged weights.");
-    }
+    public static double Finite(double loss, int step) => double.IsFinite(loss) ? loss
+        : throw new InvalidOperationException($"Trainer: the loss of step {step} is {loss}. The weights of the step before are kept in the last checkpoint. Lower learning_rate, or look for damaged weights.");
 
-    static double Value(PendingRead read, DType type) => type == DType.F64 ? BitConverter.ToDouble(read.Wait()) : BitConverter.ToSingle(read.Wait());
+    /// <summary>Waits for one element.</summary>
+    public static double Value(PendingRead read, DType type) => type == DType.F64 ? BitConverter.ToDouble(read.Wait()) : BitConverter.ToSingle(read.Wait());
 }

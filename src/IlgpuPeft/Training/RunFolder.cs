@@ -41,11 +41,11 @@ public sealed class RunFolder(string path, int keep = 0)
         AtomicFile.WriteText(MetricsPath, string.Concat(kept.Select(line => line + "\n")));
     }
 
-    /// <summary>Appends one row.</summary>
+    /// <summary>Appends one row to the metrics.</summary>
     public void Append<TRow>(TRow row) => File.AppendAllText(MetricsPath, JsonSerializer.Serialize(row) + "\n");
 
     /// <summary>Writes a checkpoint and removes the oldest beyond the limit, those of an earlier run in the same folder first.</summary>
-    public void SaveCheckpoint(ResumeState state, TrainedWeights weights, AdamWOptimizer optimizer, Backend backend)
+    public void SaveCheckpoint(ResumeState state, IReadOnlyList<TrainedPart> parts, Backend backend)
     {
         string folder = Path.Combine(path, Prefix + state.Step);
         string partial = folder + Partial;
@@ -53,9 +53,14 @@ public sealed class RunFolder(string path, int keep = 0)
         Directory.CreateDirectory(partial);
         try
         {
-            weights.Save(partial);
-            SafetensorsWriter.Write(Path.Combine(partial, MomentsName),
-                [.. optimizer.State.Select(part => TensorSource.OfDevice(backend, new TensorInfo(part.Name, part.Values.Type, part.Values.Length), part.Values))]);
+            foreach (var part in parts)
+            {
+                string home = Path.Combine(partial, part.Folder);
+                part.Weights.Save(home);
+                SafetensorsWriter.Write(Path.Combine(home, MomentsName),
+                    [.. part.Optimizer.State.Select(x => TensorSource.OfDevice(backend, new TensorInfo(x.Name, x.Values.Type, x.Values.Length), x.Values))]);
+            }
+
             state.Save(partial);
             Discard(folder);
             Directory.Move(partial, folder);
@@ -75,27 +80,36 @@ public sealed class RunFolder(string path, int keep = 0)
         }
     }
 
-    /// <summary>Reads a checkpoint into weights and optimizer, bit for bit.</summary>
+    /// <summary>Reads a checkpoint into weights and optimizers, bit for bit.</summary>
     /// <param name="folder">A <c>checkpoint-N</c> folder.</param>
     /// <param name="fingerprint">Of the run that wants to continue.</param>
-    /// <param name="weights">Receive the trained values.</param>
-    /// <param name="optimizer">Receives its moments and step count.</param>
-    /// <param name="backend">Where both live.</param>
+    /// <param name="parts">Receive the trained values, their moments and step counts.</param>
+    /// <param name="backend">Where all of it lives.</param>
     /// <exception cref="CheckpointException">The checkpoint is damaged, or of a run with other settings or data.</exception>
-    public static ResumeState LoadCheckpoint(string folder, string fingerprint, TrainedWeights weights, AdamWOptimizer optimizer, Backend backend)
+    public static ResumeState LoadCheckpoint(string folder, string fingerprint, IReadOnlyList<TrainedPart> parts, Backend backend)
     {
         var state = LoadState(folder, fingerprint);
-        using var moments = Safetensors.Open(Path.Combine(folder, MomentsName));
-        foreach (var (name, values) in optimizer.State)
+        if (state.OptimizerSteps.Length != parts.Count)
         {
-            Restore(name, values);
+            throw new CheckpointException(Path.Combine(folder, ResumeState.FileName), null, $"is of {state.OptimizerSteps.Length} optimizers, expected {parts.Count}. It was written by another method.");
         }
 
-        weights.Restore(folder);
-        optimizer.Steps = state.Step;
+        foreach (var (part, steps) in parts.Zip(state.OptimizerSteps))
+        {
+            string home = Path.Combine(folder, part.Folder);
+            using var moments = Safetensors.Open(Path.Combine(home, MomentsName));
+            foreach (var (name, values) in part.Optimizer.State)
+            {
+                Restore(moments, name, values);
+            }
+
+            part.Weights.Restore(home);
+            part.Optimizer.Steps = steps;
+        }
+
         return state;
 
-        void Restore(string name, Slice values)
+        void Restore(Safetensors moments, string name, Slice values)
         {
             var info = moments.Find(name);
             if (info is null || info.Type != values.Type || info.Count != values.Length)
@@ -154,3 +168,9 @@ public sealed class RunFolder(string path, int keep = 0)
         }
     }
 }
+
+/// <summary>Weights that a run trains, and the optimizer that does.</summary>
+/// <param name="Folder">Where it lies in the run's folder and in its checkpoints: empty for the root, <c>value</c> for PPO's value model.</param>
+/// <param name="Weights">The weights.</param>
+/// <param name="Optimizer">Theirs.</param>
+public sealed record TrainedPart(string Folder, TrainedWeights Weights, AdamWOptimizer Optimizer);

@@ -17,7 +17,7 @@ public sealed record StepMetrics
     [JsonPropertyName("epoch")]
     public required double Epoch { get; init; }
 
-    /// <summary>Negative log-likelihood, in nats, summed over the step's trained tokens and divided by their number.</summary>
+    /// <summary>The method's loss; of supervised training the negative log-likelihood, in nats, summed over the step's trained tokens and divided by their number.</summary>
     [JsonPropertyName("loss")]
     public required double Loss { get; init; }
 
@@ -45,4 +45,15 @@ public sealed record StepMetrics
     [JsonPropertyName("eval_loss")]
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public double? EvaluationLoss { get; init; }
+
+    /// <summary>What the method measures beside its loss, under the names that TRL gives it, such as <c>rewards/margins</c> and <c>eval_rewards/margins</c>.</summary>
+    [JsonExtensionData]
+    public IDictionary<string, object>? Measures { get; init; }
+
+    /// <summary>One of <see cref="Measures"/>.</summary>
+    /// <exception cref="KeyNotFoundException">The method does not measure that.</exception>
+    [JsonIgnore]
+    public double this[string measure] => Measures is not null && Measures.TryGetValue(measure, out object? value)
+        ? Convert.ToDouble(value, System.Globalization.CultureInfo.InvariantCulture)
+        : throw new KeyNotFoundException($"StepMetrics: step {Step} has no {measure}; it has {string.Join(", ", Measures?.Keys ?? [])}.");
 }

@@ -173,7 +173,7 @@ public class PreferenceTrainerTests(ITestOutputHelper output)
         var (before, after) = (result.Initial!.Measures!, result.Final!.Measures!);
         output.WriteLine($"{method}: loss {result.Initial.Loss:0.000} to {result.Final.Loss:0.000}, margin {before["rewards/margins"]:0.000} to {after["rewards/margins"]:0.000}");
         Assert.True(result.Final.Loss < 0.9 * result.Initial.Loss);
-        Assert.True(after["rewards/margins"] > before["rewards/margins"] + 0.5);
+        Assert.True(after["rewards/margins"] > before["rewards/margins"] + (method == "orpo" ? 0.1 : 0.5)); // ORPO's are of means, the others' of sums
         if (method != "kto")
         {
             Assert.True(before["rewards/accuracies"] < 0.75 && after["rewards/accuracies"] > 0.95, $"accuracy {before["rewards/accuracies"]:0.00} to {after["rewards/accuracies"]:0.00}");
@@ -186,7 +186,7 @@ public class PreferenceTrainerTests(ITestOutputHelper output)
     public async Task Run_inKernels_followsTheCpuCurve(string device, string method)
     {
         var run = new Run(4, 4, 1, 0.03);
-        var pairs = PreferenceGround.Pairs(4, seed: 5);
+        var pairs = PreferenceGround.Pairs(2, seed: 5);
         using var cpu = new PreferenceGround("cpu");
         using var expected = cpu.Open(method, run, pairs);
         double[] curve = [.. (await Steps(expected)).Select(step => step.Loss)];
@@ -204,6 +204,11 @@ public class PreferenceTrainerTests(ITestOutputHelper output)
     {
         using var ground = new PreferenceGround("cpu", storage: WeightStorage.Nf4Double);
         var memory = ground.Backend.Memory;
+        using (var formulas = new PreferenceFormulas(ground.Model))
+        {
+            formulas.Tokens(new int[32], [1]); // positions' tables are made when first needed
+        }
+
         Dictionary<string, long> before = new(memory.ByOwner);
         using var trainer = ground.Open(method, new Run(2, 2, 1, 0.01), PreferenceGround.Pairs(6, seed: 7), PreferenceGround.Pairs(3, seed: 8), ground.Reference);
 

@@ -18,10 +18,10 @@ public sealed record DpoOptions : TrainingOptions
     /// <summary>ε: the probability that a preference is the wrong way round, at least 0 and less than 0.5, for sigmoid only (label_smoothing). Default 0 (Mitchell 2023, conservative DPO).</summary>
     public double LabelSmoothing { get; init; }
 
-    /// <summary>Counts the reference's log-probabilities as 0, and does not compute them (reference_free, in TRL until 0.21). Default false.</summary>
+    /// <summary>Counts the reference's log-probabilities as 0, and does not compute them (reference_free). Default false.</summary>
     public bool ReferenceFree { get; init; }
 
-    /// <summary>Tokens of prompt and response, the longer response of a pair, at most (max_length). Default 1024. TRL cuts longer rows; here they are refused.</summary>
+    /// <summary>Tokens of prompt and response, the longer response of a pair, at most (max_length). Default 1024. TRL cuts longer rows; the data reader leaves them out, and here they are refused.</summary>
     public int MaxLength { get; init; } = 1024;
 
     internal DpoLossOptions ToLoss() => new(Beta, Kind, LabelSmoothing, ReferenceFree);

@@ -11,7 +11,7 @@ public sealed record OrpoOptions : TrainingOptions
     /// <summary>Weight of the odds ratio beside the likelihood, the paper's λ (arXiv:2403.07691), without unit; 0 or more (beta). Default 0.1.</summary>
     public double Beta { get; init; } = 0.1;
 
-    /// <summary>Tokens of prompt and response, the longer response of a pair, at most (max_length). Default 1024. TRL cuts longer rows; here they are refused.</summary>
+    /// <summary>Tokens of prompt and response, the longer response of a pair, at most (max_length). Default 1024. TRL cuts longer rows; the data reader leaves them out, and here they are refused.</summary>
     public int MaxLength { get; init; } = 1024;
 
     internal override void Validate()

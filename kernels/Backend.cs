@@ -198,9 +198,16 @@ public abstract class Backend : IDisposable
     /// <param name="dHead">[V, D], added to, or left out.</param>
     public abstract void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead);
 
-    public virtual void ScalarHeadForward(Slice hidden, Slice weight, Slice values) => throw new NotSupportedException();
+    /// <summary>
+    /// values[i] = hidden[i]·weight: the head of a reward or value model (Stiennon et al. 2020, arXiv:2009.01325). hidden [N, D]; weight [D] and values [N] in <see cref="Parameter"/>'s type.
+    /// </summary>
+    public abstract void ScalarHeadForward(Slice hidden, Slice weight, Slice values);
 
-    public virtual void ScalarHeadBackward(Slice dValues, Slice hidden, Slice weight, Slice dHidden, Slice dWeight) => throw new NotSupportedException();
+    /// <summary>
+    /// Gradients of <see cref="ScalarHeadForward"/>; either may be left out. dHidden[i] = dValues[i]·weight, written, so rows whose dValues is 0 get zeros; it may be the same memory as hidden.
+    /// dWeight += Σ_i dValues[i]·hidden[i], in a fixed order.
+    /// </summary>
+    public abstract void ScalarHeadBackward(Slice dValues, Slice hidden, Slice weight, Slice dHidden, Slice dWeight);
 
     /// <summary>result[0] = √Σ x², summed in double in a fixed order. x and result, one element, are in <see cref="Parameter"/>'s type.</summary>
     public abstract void Norm(Slice x, Slice result);

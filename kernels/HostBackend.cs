@@ -125,6 +125,13 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
         CrossEntropy.Run<T>(hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead);
 
     /// <inheritdoc />
+    public override void ScalarHeadForward(Slice hidden, Slice weight, Slice values) => ScalarHead.Forward<T>(hidden, weight, values);
+
+    /// <inheritdoc />
+    public override void ScalarHeadBackward(Slice dValues, Slice hidden, Slice weight, Slice dHidden, Slice dWeight) =>
+        ScalarHead.Backward<T>(dValues, hidden, weight, dHidden, dWeight);
+
+    /// <inheritdoc />
     public override void Norm(Slice x, Slice result) => Elementwise.Norm<T>(x, result);
 
     /// <inheritdoc />

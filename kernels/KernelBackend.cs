@@ -132,6 +132,13 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
         CrossEntropyKernels.Run<T>(Device, scratch, UsesTensorCores, hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead);
 
     /// <inheritdoc />
+    public override void ScalarHeadForward(Slice hidden, Slice weight, Slice values) => ScalarHeadKernels.Forward<T>(Device, hidden, weight, values);
+
+    /// <inheritdoc />
+    public override void ScalarHeadBackward(Slice dValues, Slice hidden, Slice weight, Slice dHidden, Slice dWeight) =>
+        ScalarHeadKernels.Backward<T>(Device, scratch, dValues, hidden, weight, dHidden, dWeight);
+
+    /// <inheritdoc />
     public override void Norm(Slice x, Slice result) => SumKernels.Norm(Device, scratch, x, result);
 
     /// <inheritdoc />

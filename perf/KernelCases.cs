@@ -55,6 +55,13 @@ sealed record KernelCase(string Operation, long Bytes, long Flops, Func<CaseMemo
         yield return new("RmsNormBackward", 3 * x, 0, m => RmsNormBackward(m, accumulate: false, dWeight: false));
         yield return new("RmsNormBackward, added", 4 * x, 0, m => RmsNormBackward(m, accumulate: true, dWeight: false));
         yield return new("RmsNormBackward + dWeight", 3 * x, 0, m => RmsNormBackward(m, accumulate: false, dWeight: true));
+        yield return new("ScalarHeadForward", x, 0, m =>
+        {
+            Slice a = m.Random(count), w = m.Parameter(d), values = m.OutputParameter(n);
+            return () => m.Backend.ScalarHeadForward(a, w, values);
+        });
+        yield return new("ScalarHeadBackward", x, 0, m => ScalarHeadBackward(m, dWeight: false));
+        yield return new("ScalarHeadBackward + dWeight", 2 * x, 0, m => ScalarHeadBackward(m, dWeight: true));
         yield return new("Rope", 2 * e * n * q + 4L * n * s.HeadWidth, 0, m =>
         {
             Slice a = m.Output((long)n * q), cos = m.Parameter((long)n * s.HeadWidth / 2), sin = m.Parameter((long)n * s.HeadWidth / 2), positions = m.Put([.. Enumerable.Range(0, n)]);
@@ -75,6 +82,12 @@ sealed record KernelCase(string Operation, long Bytes, long Flops, Func<CaseMemo
         {
             Slice a = m.Random(count), dy = m.Random(count), w = m.Parameter(d), rstd = m.Parameter(n), dx = m.Output(count), dw = dWeight ? m.OutputParameter(d) : default;
             return () => m.Backend.RmsNormBackward(dy, a, w, rstd, dx, accumulate, dw);
+        }
+
+        Action ScalarHeadBackward(CaseMemory m, bool dWeight)
+        {
+            Slice dValues = m.Parameter(n), a = m.Random(count), w = m.Parameter(d), dHidden = m.Output(count), dw = dWeight ? m.OutputParameter(d) : default;
+            return () => m.Backend.ScalarHeadBackward(dValues, a, w, dHidden, dw);
         }
     }
 

@@ -28,6 +28,8 @@ static class OpsBenchmark
             ("RmsNormForward", 2 * x.Bytes, () => device.RmsNormForward(x, weight, 1e-5, y, rstd)),
             ("RmsNormBackward", 3 * x.Bytes, () => device.RmsNormBackward(dy, x, weight, rstd, y, false, default)),
             ("RmsNormBackward + dWeight", 5 * x.Bytes, () => device.RmsNormBackward(dy, x, weight, rstd, y, false, dWeight)),
+            ("ScalarHeadForward", x.Bytes, () => device.ScalarHeadForward(x, weight, rstd)),
+            ("ScalarHeadBackward + dWeight", 2 * x.Bytes, () => device.ScalarHeadBackward(rstd, x, weight, y, dWeight)),
             ("Rope", 2 * x.Bytes, () => device.Rope(y, cos, sin, positions, Heads, HeadWidth, false)),
             ("SwiGluForward", 3 * gate.Bytes, () => device.SwiGluForward(gate, up, wide)),
             ("SwiGluBackward", 5 * gate.Bytes, () => device.SwiGluBackward(wide, gate, up, dGate, dUp)),
@@ -38,10 +40,10 @@ static class OpsBenchmark
         ];
         Sample[] samples = Timing.Interleaved(9, 0.01, [.. operations.Select(operation => operation.Run)]);
         Console.WriteLine($"{Tokens} tokens, width {Model}, hidden {Hidden}, {Heads} heads of {HeadWidth}; {Environment.ProcessorCount} processors");
-        Console.WriteLine($"{"",-26} {"median",12} {"best",12} {"best",12}");
+        Console.WriteLine($"{"",-28} {"median",12} {"best",12} {"best",12}");
         foreach (var (operation, time) in operations.Zip(samples))
         {
-            Console.WriteLine($"{operation.Name,-26} {time.Median * 1e6,9:0.0} µs {time.Best * 1e6,9:0.0} µs {operation.Bytes / time.Best / 1e9,7:0.0} GB/s");
+            Console.WriteLine($"{operation.Name,-28} {time.Median * 1e6,9:0.0} µs {time.Best * 1e6,9:0.0} µs {operation.Bytes / time.Best / 1e9,7:0.0} GB/s");
         }
     }
 }

@@ -33,6 +33,21 @@ public sealed class GradientTests : IDisposable
         FiniteDifference.Check("RmsNorm dWeight", Seed, weight, oracle.Get(dWeight), moved => Loss(x, moved));
     }
 
+    [Theory]
+    [InlineData(1, 1)]
+    [InlineData(3, 5)]
+    [InlineData(9, 67)]
+    public void ScalarHead_matchesFiniteDifferences(int rows, int width)
+    {
+        double[] hidden = oracle.Values(rows * width, outliers: 0), weight = oracle.Values(width, outliers: 0), c = oracle.Values(rows);
+        Slice dHidden = oracle.Output(hidden.Length), dWeight = oracle.Put(new double[width]);
+        Backend.ScalarHeadBackward(oracle.Put(c), oracle.Put(hidden), oracle.Put(weight), dHidden, dWeight);
+
+        double Loss(double[] hidden, double[] weight) => Weighted(c, values => Backend.ScalarHeadForward(oracle.Put(hidden), oracle.Put(weight), values));
+        FiniteDifference.Check("ScalarHead dHidden", Seed, hidden, oracle.Get(dHidden), moved => Loss(moved, weight));
+        FiniteDifference.Check("ScalarHead dWeight", Seed, weight, oracle.Get(dWeight), moved => Loss(hidden, moved));
+    }
+
     [Fact]
     public void Rope_matchesFiniteDifferences()
     {

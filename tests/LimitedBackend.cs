@@ -63,6 +63,10 @@ sealed unsafe class LimitedBackend(int room) : Backend
 
     public override void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead) => throw Unused();
 
+    public override void ScalarHeadForward(Slice hidden, Slice weight, Slice values) => throw Unused();
+
+    public override void ScalarHeadBackward(Slice dValues, Slice hidden, Slice weight, Slice dHidden, Slice dWeight) => throw Unused();
+
     public override void Norm(Slice x, Slice result) => throw Unused();
 
     public override void Sum(Slice x, double scale, Slice result, bool accumulate) => throw Unused();

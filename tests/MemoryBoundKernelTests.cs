@@ -9,7 +9,7 @@ namespace IlgpuPeft.Tests;
 public class MemoryBoundKernelTests
 {
     static readonly string[] Files =
-        ["ElementwiseKernels", "DropoutKernels", "SumKernels", "RowsKernels", "RmsNormKernels", "RopeKernels", "SwiGluKernels"];
+        ["ElementwiseKernels", "DropoutKernels", "SumKernels", "RowsKernels", "RmsNormKernels", "RopeKernels", "ScalarHeadKernels", "SwiGluKernels", "ColumnSums"];
 
     public static TheoryData<string> Devices => ["emulator-f32", "emulator-bf16"];
 
@@ -23,7 +23,7 @@ public class MemoryBoundKernelTests
         Slice x = oracle.Put(oracle.Values(Length)), y = oracle.Put(oracle.Values(Length)), z = oracle.Put(oracle.Values(Length)), parameters = oracle.PutParameter(oracle.Values(Length));
         Slice one = oracle.OutputParameter(1), rstd = oracle.PutParameter(oracle.Values(Rows)), weight = oracle.PutParameter(oracle.Values(Width)), positions = oracle.Put([0, 3, 2, 1]);
         Slice angles = oracle.PutParameter(oracle.Values(4 * HeadWidth / 2)), rows = oracle.Put([.. Enumerable.Range(0, Rows)]);
-        Slice a = x.Range(0, Rows * Width), b = y.Range(0, Rows * Width), c = z.Range(0, Rows * Width);
+        Slice dWeight = oracle.PutParameter(new double[Width]), a = x.Range(0, Rows * Width), b = y.Range(0, Rows * Width), c = z.Range(0, Rows * Width);
         int weights = Rows * Width * (size == 2 ? 8 : 4); // a group a row here, which reads the weight; beside BF16 in two accesses to the same sectors
 
         Moves(Length * size, "ElementwiseKernels.FillKernel", () => backend.Fill(x, 1));
@@ -40,6 +40,11 @@ public class MemoryBoundKernelTests
         Moves(Rows * Width * 2 * size + weights, "RmsNormKernels.ForwardKernel", () => backend.RmsNormForward(a, weight, 1e-5, b, rstd));
         Moves(Rows * Width * 4 * size + weights, "RmsNormKernels.ForwardKernel", () => backend.RmsNormForward(a, weight, 1e-5, b, rstd, c));
         Moves(Rows * Width * 3 * size + weights, "RmsNormKernels.BackwardKernel", () => backend.RmsNormBackward(a, b, weight, rstd, c, accumulate: false, default));
+
+        int owners = size == 2 ? 2 : 1, columns = owners * Width * (size == 2 ? 8 : 4); // of two rows of BF16 in a group, each reads the weight, and has its part of dWeight
+        Moves(Rows * Width * size + weights, "ScalarHeadKernels.ForwardKernel", () => backend.ScalarHeadForward(a, weight, rstd));
+        Moves(Rows * Width * size + columns, "ScalarHeadKernels.BackwardKernel", () => backend.ScalarHeadBackward(rstd, a, weight, c, default));
+        Moves(Rows * Width * 2 * size + 2 * columns, "ScalarHeadKernels.BackwardKernel", () => backend.ScalarHeadBackward(rstd, a, weight, c, dWeight));
 
         void Moves(long floor, string kernel, Action run) => oracle.Device!.Counters(run, kernel).CheckFloor(floor, $"{kernel} on {device}");
     }
@@ -69,10 +74,10 @@ public class MemoryBoundKernelTests
 
         string[] narrow =
         [
-            "ElementwiseKernels.ConvertKernel", "ElementwiseKernels.FillKernel", "RowsKernels.LinkKernel", "RmsNormKernels.WeightKernel", "SumKernels.NormKernel", "SumKernels.SumKernel",
+            "ElementwiseKernels.ConvertKernel", "ElementwiseKernels.FillKernel", "RowsKernels.LinkKernel", "ColumnSums.Kernel", "SumKernels.NormKernel", "SumKernels.SumKernel",
         ];
         Assert.All(kernels.Where(kernel => !narrow.Contains(kernel.Name)), kernel => Assert.Contains("ld.global.v4", kernel.Ptx));
-        string[] reading = ["SumKernels.PartsKernel", .. narrow.Where(name => name != "ElementwiseKernels.FillKernel")];
+        string[] reading = ["SumKernels.PartsKernel", "ScalarHeadKernels.ForwardKernel", .. narrow.Where(name => name != "ElementwiseKernels.FillKernel")];
         Assert.All(kernels.Where(kernel => !reading.Contains(kernel.Name)), kernel => Assert.Contains("st.global.v4", kernel.Ptx));
     }
 
@@ -92,6 +97,12 @@ public class MemoryBoundKernelTests
         Check("RmsNorm dWeight", weight, dWeight, c, (moved, y) => backend.RmsNormForward(xs, oracle.Put(moved), 0.1, y, default));
         double[] residual = oracle.Values(x.Length, outliers: 0), rest = [.. x.Zip(residual, (a, b) => a - b)];
         Check("RmsNorm of a sum", residual, dx, c, (moved, y) => backend.RmsNormForward(oracle.Put(rest), ws, 0.1, y, default, oracle.Put(moved)));
+
+        double[] cValues = oracle.Values(Rows, outliers: 0);
+        backend.Fill(dWeight, 0);
+        backend.ScalarHeadBackward(oracle.Put(cValues), xs, ws, dx, dWeight);
+        Check("ScalarHead dHidden", x, dx, cValues, (moved, values) => backend.ScalarHeadForward(oracle.Put(moved), ws, values));
+        Check("ScalarHead dWeight", weight, dWeight, cValues, (moved, values) => backend.ScalarHeadForward(xs, oracle.Put(moved), values));
 
         double[] gate = oracle.Values(x.Length, outliers: 0), up = oracle.Values(x.Length, outliers: 0);
         Slice gs = oracle.Put(gate), us = oracle.Put(up), dGate = oracle.Output(x.Length), dUp = oracle.Output(x.Length);
@@ -152,6 +163,8 @@ public class MemoryBoundKernelTests
         Run("SwiGluBackward", () => backend.SwiGluBackward(x, y, z, dGate, z), dGate, z);
         Run("RmsNormForward", () => backend.RmsNormForward(x, weight, 1e-5, z, rstd, y), x, z, rstd);
         Run("RmsNormBackward", () => backend.RmsNormBackward(y, x, weight, rstd, z, accumulate: true, dWeight), z, dWeight);
+        Run("ScalarHeadForward", () => backend.ScalarHeadForward(y, weight, rstd), rstd);
+        Run("ScalarHeadBackward", () => backend.ScalarHeadBackward(rstd, y, weight, z, dWeight), z, dWeight);
         Run("Rope", () => backend.Rope(x, angles, angles, indices, heads: 1, width, inverse: true), x);
         return results;
 

@@ -5,9 +5,6 @@ namespace IlgpuPeft.Kernels;
 /// <summary>The gradients of RMS norm: header in RmsNormKernels.cs.</summary>
 static partial class RmsNormKernels
 {
-    /// <summary>Columns whose parts one group adds up.</summary>
-    const int PartColumns = 32;
-
     /// <inheritdoc cref="Backend.RmsNormBackward" />
     public static void Backward<T>(KernelDevice device, ScratchBuffers scratch, Slice dy, Slice x, Slice weight, Slice rstd, Slice dx, bool accumulate, Slice dWeight)
         where T : unmanaged, IElement<T>
@@ -25,20 +22,11 @@ static partial class RmsNormKernels
 
         var (shape, layout) = Plan<T>(device, rows, weight, x, dy, dx);
         var buffers = device.Buffers;
-        var parts = default(ArrayView<F32>);
         int owners = shape.Grid.X * (shape.Group / layout.Lanes);
-        if (!dWeight.IsEmpty)
-        {
-            parts = buffers.View<F32>(scratch.Get("norm weight gradients", DType.F32, owners * weight.Length)).SubView(0, owners * weight.Length);
-        }
-
+        var parts = ColumnSums.Parts(device, scratch, owners, dWeight);
         device.Launch(BackwardKernel, shape, buffers.View<T>(dy), buffers.View<T>(x), buffers.View<F32>(weight), buffers.View<float>(rstd), buffers.View<T>(dx),
             accumulate && !dx.IsEmpty ? 1 : 0, parts, layout);
-        if (parts.Length > 0)
-        {
-            int threads = Math.Min(1024, device.Accelerator.MaxNumThreadsPerGroup);
-            device.Launch(WeightKernel, LaunchShape.Groups((weight.Length + PartColumns - 1) / PartColumns, threads, sizeof(float) * threads), parts, owners, buffers.View<float>(dWeight));
-        }
+        ColumnSums.Add(device, parts, owners, dWeight);
     }
 
     static void BackwardKernel<T>(ArrayView<T> dy, ArrayView<T> x, ArrayView<F32> weight, ArrayView<float> rstd, ArrayView<T> dx, int accumulate, ArrayView<F32> parts, Layout layout)
@@ -120,35 +108,6 @@ static partial class RmsNormKernels
         if (parts.Length > 0 && column < width)
         {
             dw.Store<F32, T>(parts, part + column, partEnd, whole);
-        }
-    }
-
-    /// <summary>dw[j] += Σ parts[i, j]: a warp adds up every so many-th part of 32 columns, then one warp the warps' sums.</summary>
-    static void WeightKernel(ArrayView<F32> parts, int owners, ArrayView<float> dWeight)
-    {
-        var shared = SharedMemory.GetDynamic<float>();
-        int column = Group.IdxX % PartColumns, warp = Group.IdxX / PartColumns, warps = Group.DimX / PartColumns, width = dWeight.IntLength;
-        int j = Grid.IdxX * PartColumns + column;
-        float sum = 0;
-        if (j < width)
-        {
-            for (int i = warp; i < owners; i += warps)
-            {
-                sum += F32.Widen(parts[(long)i * width + j]);
-            }
-        }
-
-        shared[Group.IdxX] = sum;
-        Group.Barrier(); // every warp's sums are written
-        if (warp == 0 && j < width)
-        {
-            float total = 0;
-            for (int i = 0; i < warps; i++)
-            {
-                total += shared[i * PartColumns + column];
-            }
-
-            dWeight[j] += total;
         }
     }
 }

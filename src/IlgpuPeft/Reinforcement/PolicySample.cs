@@ -27,7 +27,7 @@ sealed class SampleFile(RunFolder folder)
     /// <summary>Appends rows; the first of a run take the place of those that were written after the step it continues from.</summary>
     /// <param name="stepsDone">Steps taken before these rows.</param>
     /// <param name="samples">The rows.</param>
-    public void Append(int stepsDone, IEnumerable<PolicySample> samples)
+    public void Append<TRow>(int stepsDone, IEnumerable<TRow> samples)
     {
         if (!isStarted)
         {

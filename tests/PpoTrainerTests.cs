@@ -16,7 +16,8 @@ public class PpoTrainerTests(ITestOutputHelper output)
     [
         "objective/kl", "objective/entropy", "objective/non_score_reward", "objective/rlhf_reward", "objective/scores", "policy/approxkl_avg", "policy/clipfrac_avg", "loss/policy_avg",
         "loss/value_avg", "val/clipfrac_avg", "policy/entropy_avg", "val/ratio", "val/ratio_var", "val/num_eos_tokens", "lr", "episode",
-        "objective/kl_coef", "rewards/low ids", "completions/mean_length", "completions/min_length", "completions/max_length", "policy/epochs", "val/grad_norm",
+        "objective/kl_coef", "rewards/low ids", "completions/mean_length", "completions/min_length", "completions/max_length", "completions/mean_terminated_length", "completions/min_terminated_length", "completions/max_terminated_length",
+        "completions/clipped_ratio", "policy/epochs", "val/grad_norm",
         "time/generate", "time/score", "time/update", "tokens_per_second/generate", "tokens_per_second/score", "tokens_per_second/update",
     ];
 

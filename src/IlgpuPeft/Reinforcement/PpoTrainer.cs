@@ -181,6 +181,8 @@ public sealed class PpoTrainer : Trainer
 
             RequireInVocabulary(where, prompt.Ids);
         }
+
+        rewards.Check(prompts);
     }
 
     ulong SeedOf(int step, uint operation)

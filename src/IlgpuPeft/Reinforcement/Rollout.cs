@@ -61,7 +61,7 @@ public sealed record Rollout
     /// <summary>Divergence per response: the mean of each one's sum over its tokens, in nats.</summary>
     public double MeanKl => Kl.Average(tokens => tokens.Sum());
 
-    /// <summary>TRL's metrics of an experience, the mean of each reward, and lengths of responses in tokens.</summary>
+    /// <summary>TRL's metrics of an experience, the mean of each reward, and TRL's <c>completions/*</c>.</summary>
     public IReadOnlyDictionary<string, double> Measures()
     {
         double penalty = -KlCoefficient * MeanKl, score = Scores.Average();
@@ -74,13 +74,10 @@ public sealed record Rollout
             ["objective/rlhf_reward"] = penalty + score,
             ["objective/scores"] = score,
             ["val/num_eos_tokens"] = Samples.Count(sample => sample.Ended),
-            ["completions/mean_length"] = (double)ResponseTokens / Count,
-            ["completions/min_length"] = Samples.Min(sample => sample.Response.Length),
-            ["completions/max_length"] = Samples.Max(sample => sample.Response.Length),
         };
-        foreach (var (name, totals) in ScoresByReward)
+        foreach (var (name, value) in ScoresByReward.Select(reward => KeyValuePair.Create("rewards/" + reward.Name, reward.Totals.Average())).Concat(Completions.Measures(Samples)))
         {
-            measures["rewards/" + name] = totals.Average();
+            measures[name] = value;
         }
 
         return measures;

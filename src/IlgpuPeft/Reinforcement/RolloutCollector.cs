@@ -1,6 +1,5 @@
 using IlgpuPeft.Data;
 using IlgpuPeft.Generation;
-using IlgpuPeft.Kernels;
 using IlgpuPeft.Losses;
 using IlgpuPeft.Rewards;
 using IlgpuPeft.Text;
@@ -10,7 +9,7 @@ namespace IlgpuPeft.Reinforcement;
 /// <summary>Makes the experience of an update: lets the policy write, and everyone judge it.</summary>
 sealed class RolloutCollector(PpoRoles roles, Tokenizer? tokenizer, RewardSum rewards, PpoOptions options) : IDisposable
 {
-    readonly BatchGenerator generator = new(roles.Model);
+    readonly Completions completions = new(roles.Model, tokenizer);
 
     /// <summary>Draws a response to each prompt.</summary>
     /// <param name="prompts">The prompts of the update.</param>
@@ -18,9 +17,10 @@ sealed class RolloutCollector(PpoRoles roles, Tokenizer? tokenizer, RewardSum re
     public IReadOnlyList<Sample> Draw(IReadOnlyList<Prompt> prompts, ulong seed)
     {
         roles.Policy.Enable();
-        var drawing = new GenerationOptions { MaxTokens = options.ResponseLength, Temperature = options.Temperature, TopK = 0, TopP = 1, Seed = seed, StopIds = options.StopIds };
-        var completions = generator.Complete([.. prompts.Select(prompt => prompt.Ids)], drawing);
-        return [.. prompts.Zip(completions, (prompt, completion) => new Sample(prompt, completion.Response, TextOf(completion), completion.StopId is not null))];
+        return completions.Draw(prompts, new GenerationOptions
+        {
+            MaxTokens = options.ResponseLength, Temperature = options.Temperature, TopK = 0, TopP = 1, Seed = seed, StopIds = options.StopIds,
+        });
     }
 
     /// <summary>Asks the rewards, then the models, and turns their answers into advantages. Changes nothing.</summary>
@@ -68,10 +68,8 @@ sealed class RolloutCollector(PpoRoles roles, Tokenizer? tokenizer, RewardSum re
     }
 
     /// <inheritdoc />
-    public void Dispose() => generator.Dispose();
+    public void Dispose() => completions.Dispose();
 
     // A single token, which the last prompt of an epoch may be answered with, has no others to be compared with.
     static double[][] Whitened(double[][] numbers, bool shiftMean) => numbers.Sum(array => array.Length) > 1 ? Advantages.Whiten(numbers, shiftMean) : numbers;
-
-    string TextOf(Completion completion) => tokenizer?.Decode([.. completion.Tokens]) ?? string.Join(' ', completion.Tokens);
 }

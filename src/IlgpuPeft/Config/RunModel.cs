@@ -53,6 +53,9 @@ sealed class RunModel : IDisposable
     public AdapterSet TrainedAdapter(Action<string>? notice, bool scalarHead = false) =>
         Config.LoraModelDir is { } folder ? LoadAdapter(folder, notice) : NewAdapter(scalarHead);
 
+    /// <summary>What divergence is measured from: the adapter of <c>reference_model_dir</c>, or that of <c>lora_model_dir</c> as it was, or null for the base model.</summary>
+    public AdapterSet? ReferenceAdapter(Action<string>? notice) => (Config.ReferenceModelDir ?? Config.LoraModelDir) is { } folder ? LoadAdapter(folder, notice) : null;
+
     /// <summary>A new adapter of the configured rank and layers.</summary>
     public AdapterSet NewAdapter(bool scalarHead = false) => Own(new AdapterSet(Model, Lora(Config), (ulong)Config.Seed, scalarHead));
 

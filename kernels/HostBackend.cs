@@ -121,8 +121,9 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
         Linear.Backward<T>(dy, x, loraInput, weight, lora, xa, dx, dLoraInput, accumulate, dA, dB, dWeight, dBias);
 
     /// <inheritdoc />
-    public override void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead) =>
-        CrossEntropy.Run<T>(hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead);
+    public override void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead,
+        Slice entropyCoefficients = default) =>
+        CrossEntropy.Run<T>(hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead, entropyCoefficients);
 
     /// <inheritdoc />
     public override void ScalarHeadForward(Slice hidden, Slice weight, Slice values) => ScalarHead.Forward<T>(hidden, weight, values);

@@ -128,8 +128,9 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
         LinearKernels.Backward<T>(Device, scratch, UsesTensorCores, dy, x, loraInput, weight, lora, xa, dx, dLoraInput, accumulate, dA, dB, dWeight, dBias);
 
     /// <inheritdoc />
-    public override void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead) =>
-        CrossEntropyKernels.Run<T>(Device, scratch, UsesTensorCores, hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead);
+    public override void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead,
+        Slice entropyCoefficients = default) =>
+        CrossEntropyKernels.Run<T>(Device, scratch, UsesTensorCores, hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead, entropyCoefficients);
 
     /// <inheritdoc />
     public override void ScalarHeadForward(Slice hidden, Slice weight, Slice values) => ScalarHeadKernels.Forward<T>(Device, hidden, weight, values);

@@ -1,6 +1,7 @@
 using CsCheck;
 using IlgpuPeft.Config;
 using IlgpuPeft.Data;
+using IlgpuPeft.Text;
 using Xunit;
 
 namespace IlgpuPeft.Tests;
@@ -56,6 +57,7 @@ public sealed class ConfigTests : IDisposable
             {
                 Path = Path.Combine(folder, "qa.csv"), Type = DatasetType.PromptCompletion, FileType = DataFileType.Csv, Field = "f",
                 FieldInstruction = "question", FieldInput = "i", FieldOutput = "answer",
+                FieldChosen = "good", FieldRejected = "bad", FieldLabel = "liked",
             },
             config.Datasets[1]);
         Assert.Equal(
@@ -92,6 +94,9 @@ public sealed class ConfigTests : IDisposable
             field_instruction: question
             field_input: i
             field_output: answer
+            field_chosen: good
+            field_rejected: bad
+            field_label: liked
           - path: chat.json
             type: chat_template
             field_messages: conversations

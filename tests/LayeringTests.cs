@@ -11,7 +11,7 @@ public partial class LayeringTests
 
     // A file of one folder may use that folder and those before it.
     static readonly string[] Folders =
-        ["Tensors", "Models", "Adapters", "Text", "Data", "Optim", "Checkpoints", "Generation", "Planning", "Metrics", "Training", "Rewards", "Preferences", "Reinforcement", "Config", "BuiltIn"];
+        ["Tensors", "Models", "Adapters", "Text", "Data", "Optim", "Losses", "Checkpoints", "Generation", "Planning", "Metrics", "Training", "Rewards", "Preferences", "Reinforcement", "Config", "BuiltIn"];
 
     // Which projects a project may refer to.
     static readonly Dictionary<string, string[]> References = new()

@@ -18,6 +18,7 @@ enum ScratchSlot
     Hidden,
     TrainedRows,
     Candidates,
+    ScaledLogits,
 }
 
 /// <summary>

@@ -35,6 +35,9 @@ static class RunKeys
         D.Text("field_input", "It names the field of alpaca's input.", c => c.FieldInput, (c, v) => c with { FieldInput = v }),
         D.Text("field_output", "It names the field of the response.", c => c.FieldOutput, (c, v) => c with { FieldOutput = v }),
         D.Text("field_messages", "It names the list of messages.", c => c.FieldMessages, (c, v) => c with { FieldMessages = v }),
+        D.Text("field_chosen", "It names the field of the preferred response.", c => c.FieldChosen, (c, v) => c with { FieldChosen = v }),
+        D.Text("field_rejected", "It names the field of the other response.", c => c.FieldRejected, (c, v) => c with { FieldRejected = v }),
+        D.Text("field_label", "It names the field that says whether a response was liked.", c => c.FieldLabel, (c, v) => c with { FieldLabel = v }),
         D.Section("message_property_mappings", "It names the properties of a message.", Message, c => c, (_, v) => v),
     ], AxolotlKeys.DatasetIgnored, AxolotlKeys.DatasetUnsupported);
 

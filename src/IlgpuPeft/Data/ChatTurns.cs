@@ -14,7 +14,7 @@ static class ChatTurns
     /// <exception cref="InvalidDataException">The row has no messages of known roles, or none of the assistant at the end.</exception>
     public static List<(string Text, bool Trained)> Of(DataRow row, DatasetSource source, ChatTemplate template)
     {
-        var messages = row.Rows(source.FieldMessages ?? "messages").Select(message => Message(message, source)).ToList();
+        var messages = Messages(row, source.FieldMessages ?? "messages", source);
         if (messages.Count == 0 || messages[^1].Role != "assistant")
         {
             throw row.Problem("the conversation does not end with the assistant, expected its answer as the last message. Complete or remove the row.");
@@ -29,18 +29,29 @@ static class ChatTurns
                 continue;
             }
 
-            string prompt = template.Render(messages[..i], addGenerationPrompt: true);
-            string answered = template.Render(messages[..(i + 1)], addGenerationPrompt: false);
-            int end = template.EndOfTurn is { } token
-                ? answered.LastIndexOf(token, StringComparison.Ordinal) + token.Length
-                : i + 1 < messages.Count ? answered.Length : answered.TrimEnd('\n').Length;
+            var (prompt, answer) = Turn(messages[..(i + 1)], template, isLast: i + 1 == messages.Count);
             parts.Add((prompt[done..], false));
-            parts.Add((answered[prompt.Length..Math.Max(end, prompt.Length)], true));
-            done = Math.Max(end, prompt.Length);
+            parts.Add((answer, true));
+            done = prompt.Length + answer.Length;
         }
 
         return parts;
     }
+
+    /// <summary>Everything before the last message, which is the assistant's, and what it says, with the template's end-of-turn token.</summary>
+    public static (string Prompt, string Answer) Turn(List<ChatMessage> messages, ChatTemplate template, bool isLast = true)
+    {
+        string prompt = template.Render(messages[..^1], addGenerationPrompt: true);
+        string answered = template.Render(messages, addGenerationPrompt: false);
+        int end = template.EndOfTurn is { } token
+            ? answered.LastIndexOf(token, StringComparison.Ordinal) + token.Length
+            : isLast ? answered.TrimEnd('\n').Length : answered.Length;
+        return (prompt, answered[prompt.Length..Math.Max(end, prompt.Length)]);
+    }
+
+    /// <summary>The messages of a field.</summary>
+    /// <exception cref="InvalidDataException">It is absent, or no list of messages of known roles.</exception>
+    public static List<ChatMessage> Messages(DataRow row, string field, DatasetSource source) => [.. row.Rows(field).Select(message => Message(message, source))];
 
     // The names of roles that Axolotl knows without being told.
     static ChatMessage Message(DataRow message, DatasetSource source)

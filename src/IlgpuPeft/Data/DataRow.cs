@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json;
 
 namespace IlgpuPeft.Data;
@@ -78,13 +79,77 @@ public sealed class DataRow(string file, int line, JsonElement fields)
         return numbers;
     }
 
-    /// <summary>The objects of a list that must be there, each as a row at the same place.</summary>
+    /// <summary>A number, or null where the field is absent or null. Its text counts as the number: CSV files know nothing else.</summary>
+    /// <exception cref="InvalidDataException">The field is not a finite number.</exception>
+    public double? OptionalNumber(string name)
+    {
+        if (!Find(name, out var value))
+        {
+            return null;
+        }
+
+        string? text = value.ValueKind switch { JsonValueKind.Number => value.GetRawText(), JsonValueKind.String => Text(name), _ => null };
+        return double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double number) && double.IsFinite(number)
+            ? number
+            : throw Problem($"field \"{name}\" is {Describe(value)}, expected a finite number.");
+    }
+
+    /// <summary>Yes or no, in a field that must be there: true or false, 1 or 0, or their texts.</summary>
+    /// <exception cref="InvalidDataException">The field is absent, or something else.</exception>
+    public bool Boolean(string name)
+    {
+        if (!Find(name, out var value))
+        {
+            throw Missing(name);
+        }
+
+        string text = value.ValueKind == JsonValueKind.String ? Text(name) : value.GetRawText();
+        return text switch
+        {
+            "true" or "True" or "1" => true,
+            "false" or "False" or "0" => false,
+            _ => throw Problem($"field \"{name}\" is {Describe(value)}, expected true or false."),
+        };
+    }
+
+    /// <summary>Whether a field is a list.</summary>
+    public bool HasList(string name) => Find(name, out var value) && value.ValueKind == JsonValueKind.Array;
+
+    /// <summary>The fields that hold text, a number, true or false, as text by their names.</summary>
+    /// <exception cref="InvalidDataException">A text is not valid Unicode.</exception>
+    public Dictionary<string, string> Scalars()
+    {
+        var texts = new Dictionary<string, string>(StringComparer.Ordinal);
+        try
+        {
+            foreach (var field in fields.EnumerateObject())
+            {
+                if (field.Value.ValueKind is JsonValueKind.String or JsonValueKind.Number or JsonValueKind.True or JsonValueKind.False)
+                {
+                    texts[field.Name] = field.Value.ValueKind == JsonValueKind.String ? field.Value.GetString()! : field.Value.GetRawText();
+                }
+            }
+        }
+        catch (InvalidOperationException)
+        {
+            throw Problem("a field's name or text is not valid Unicode: it holds half of a surrogate pair. Repair or remove the row.");
+        }
+
+        return texts;
+    }
+
+    /// <summary>The objects of a list that must be there, each as a row at the same place; one object counts as a list of one.</summary>
     /// <exception cref="InvalidDataException">The field is absent, or not a list of objects.</exception>
     public IReadOnlyList<DataRow> Rows(string name)
     {
         if (!Find(name, out var list))
         {
             throw Missing(name);
+        }
+
+        if (list.ValueKind == JsonValueKind.Object)
+        {
+            return [new DataRow(file, line, list)];
         }
 
         return list.ValueKind == JsonValueKind.Array && list.EnumerateArray().All(item => item.ValueKind == JsonValueKind.Object)

@@ -11,12 +11,19 @@ namespace IlgpuPeft.Data;
 /// <param name="TrainedTokens">Tokens that the loss covers.</param>
 public sealed record DatasetReport(string Path, int Rows, int Examples, int TooLong, int Truncated, int Untrained, long Tokens, long TrainedTokens)
 {
+    /// <summary>Pairs left out because both responses are the same.</summary>
+    public int Equal { get; init; }
+
+    /// <summary>What <see cref="Examples"/> are called.</summary>
+    public string Unit { get; init; } = "examples";
+
     /// <summary>One line for people; losses are mentioned only where there are some.</summary>
     public override string ToString() =>
-        $"{Path}: {Rows} rows -> {Examples} examples, {Tokens} tokens, {TrainedTokens} trained on" +
+        $"{Path}: {Rows} rows -> {Examples} {Unit}, {Tokens} tokens{(Unit == Dataset.Prompts ? "" : $", {TrainedTokens} trained on")}" +
         Count(TooLong, "dropped: longer than sequence_len") +
         Count(Truncated, "truncated to sequence_len") +
-        Count(Untrained, "dropped: no trained token");
+        Count(Untrained, "dropped: no trained token") +
+        Count(Equal, "dropped: chosen and rejected are the same");
 
     static string Count(int rows, string what) => rows == 0 ? "" : $"; {rows} {what}";
 }

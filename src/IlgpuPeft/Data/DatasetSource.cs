@@ -2,13 +2,16 @@ using IlgpuPeft.Text;
 
 namespace IlgpuPeft.Data;
 
-/// <summary>How the fields of a row become a prompt and a response.</summary>
+/// <summary>
+/// How the fields of a row become a prompt and a response. What else a row holds is the method's business: preference methods find chosen and rejected in place of the response
+/// (<see cref="Dataset.LoadPairs"/>), KTO a label beside it (<see cref="Dataset.LoadLabelled"/>), policy methods need the prompt alone (<see cref="Dataset.LoadPrompts"/>).
+/// </summary>
 public enum DatasetType
 {
     /// <summary>instruction, input (may be empty) and output in the Alpaca prompt; the output is trained on.</summary>
     Alpaca,
 
-    /// <summary>Running text in one field; all of it is trained on, and long texts are cut into pieces of the sequence length.</summary>
+    /// <summary>Running text in one field; all of it is trained on, and long texts are cut into pieces of the sequence length. Has no prompt, so it is for supervised training alone.</summary>
     Completion,
 
     /// <summary>prompt and completion, joined as they are; the completion is trained on.</summary>
@@ -17,7 +20,10 @@ public enum DatasetType
     /// <summary>A list of messages with role and content, written by a chat template; the assistant's turns are trained on.</summary>
     ChatTemplate,
 
-    /// <summary>input_ids, with optional labels and attention_mask.</summary>
+    /// <summary>
+    /// input_ids, with optional labels and attention_mask. Pairs: prompt_ids, chosen_ids and rejected_ids; labelled responses: prompt_ids and completion_ids; prompts: input_ids.
+    /// Responses are taken as they are, so they must hold their end-of-sequence token.
+    /// </summary>
     Tokenized,
 }
 
@@ -68,8 +74,17 @@ public sealed record DatasetSource
     /// <summary>Field of the response; null is <c>output</c> for alpaca, <c>completion</c> for prompt_completion.</summary>
     public string? FieldOutput { get; init; }
 
-    /// <summary>Field of a conversation's list of messages; null is <c>messages</c>.</summary>
+    /// <summary>Field of a conversation's list of messages; null is <c>messages</c>. Of the prompt's where responses have fields of their own; null is then <c>prompt</c> or <c>messages</c>.</summary>
     public string? FieldMessages { get; init; }
+
+    /// <summary>Field of the preferred response of a pair; null is <c>chosen</c>.</summary>
+    public string? FieldChosen { get; init; }
+
+    /// <summary>Field of the other response of a pair; null is <c>rejected</c>.</summary>
+    public string? FieldRejected { get; init; }
+
+    /// <summary>Field that says whether a response was liked; null is <c>label</c>.</summary>
+    public string? FieldLabel { get; init; }
 
     /// <summary>Property of a message that names who speaks; null is <c>role</c>.</summary>
     public string? MessageRole { get; init; }

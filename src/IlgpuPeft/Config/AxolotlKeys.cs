@@ -239,9 +239,7 @@ static class AxolotlKeys
         ["rollout_func"] = NoEngine,
         ["sync_ref_model"] = "the reference stays as it is",
         ["ref_model_*"] = "the reference stays as it is",
-        ["min_p"] = "a policy is trained on what it draws: only temperature shapes the draw",
-        ["top_p"] = "a policy is trained on what it draws: only temperature shapes the draw",
-        ["top_k"] = "a policy is trained on what it draws: only temperature shapes the draw",
+        ["min_p"] = "use top_p or top_k",
         ["repetition_penalty"] = "use the reward rule repetition",
         ["generation_kwargs"] = NoEngine,
     };

@@ -46,4 +46,29 @@ static class MethodKeys
         P.Flag("trl_compatible", "It places scores where TRL does.", c => c.TrlCompatible, (c, v) => c with { TrlCompatible = v }),
         P.Integer("sample_every", "It counts updates between samples in samples.jsonl; 0 for none.", 0, c => c.SampleEvery, (c, v) => c with { SampleEvery = v }),
     ], AxolotlKeys.None, AxolotlKeys.None);
+
+    public static readonly KeyTable<GrpoOptions> Grpo = new(
+    [
+        G.Integer("num_generations", "It counts the completions of a prompt.", 2, c => c.NumGenerations, (c, v) => c with { NumGenerations = v }),
+        G.Integer("max_completion_length", "It is the most tokens of a completion.", 1, c => c.MaxCompletionLength, (c, v) => c with { MaxCompletionLength = v }),
+        G.Number("temperature", "It divides the logits.", AboveZero, Any, c => c.Temperature, (c, v) => c with { Temperature = v }),
+        G.Number("top_p", "It draws from the most likely tokens of that probability.", AboveZero, 1, c => c.TopP, (c, v) => c with { TopP = v }),
+        G.Integer("top_k", "It draws from so many of the most likely tokens; 0 for all.", 0, c => c.TopK, (c, v) => c with { TopK = v }),
+        G.Number("beta", "It weighs the divergence from the reference.", 0, Any, c => c.Beta, (c, v) => c with { Beta = v }),
+        G.Integer("num_iterations", "It counts optimizer steps over the same completions.", 1, c => c.NumIterations, (c, v) => c with { NumIterations = v }),
+        G.Number("epsilon", "It limits how far a probability ratio moves.", AboveZero, 0.9999999, c => c.Epsilon, (c, v) => c with { Epsilon = v }),
+        G.Number("epsilon_high", "It limits how far a probability ratio rises.", AboveZero, Any, c => c.EpsilonHigh, (c, v) => c with { EpsilonHigh = v }),
+        G.Number("delta", "It bounds ratios where an advantage is negative.", 1, Any, c => c.Delta, (c, v) => c with { Delta = v }),
+        G.Choice("loss_type", "It says what a token counts for.",
+            [("grpo", GroupReduction.Grpo), ("dapo", GroupReduction.Dapo), ("bnpo", GroupReduction.Bnpo), ("dr_grpo", GroupReduction.DrGrpo)], c => c.LossType, (c, v) => c with { LossType = v }),
+        G.Choice("scale_rewards", "It says what differences between rewards are divided by.",
+            [("group", ScaleRewards.Group), ("batch", ScaleRewards.Batch), ("none", ScaleRewards.None), ("true", ScaleRewards.Group), ("false", ScaleRewards.None)],
+            c => c.ScaleRewards, (c, v) => c with { ScaleRewards = v }),
+        G.Choice("importance_sampling_level", "It says over what ratios are taken.", [("token", ImportanceLevel.Token), ("sequence", ImportanceLevel.Sequence)],
+            c => c.ImportanceLevel, (c, v) => c with { ImportanceLevel = v }),
+        G.Flag("mask_truncated_completions", "It learns nothing from completions that were cut.", c => c.MaskTruncatedCompletions, (c, v) => c with { MaskTruncatedCompletions = v }),
+        G.Number("entropy_coef", "It weighs a bonus for entropy.", 0, Any, c => c.EntropyCoefficient, (c, v) => c with { EntropyCoefficient = v }),
+        G.Integer("tokens_per_pass", "It bounds the tokens of a pass; 0 has micro_batch_size count completions.", 0, c => c.TokensPerPass, (c, v) => c with { TokensPerPass = v }),
+        G.Integer("sample_every", "It counts steps between samples in samples.jsonl; 0 for none.", 0, c => c.SampleEvery, (c, v) => c with { SampleEvery = v }),
+    ], AxolotlKeys.TrlIgnored, AxolotlKeys.TrlUnsupported);
 }

@@ -31,9 +31,23 @@ static class PolicyData
     }
 
     /// <summary>The weighted rewards, and the adapter of the first reward model among them, if there is one: a value model starts from it.</summary>
-    /// <exception cref="ArgumentException">An entry names neither or both of rule and model, or the rule's options are wrong.</exception>
-    public static (RewardSum Sum, string? FirstModel) Rewards(RunModel opened, Action<string>? notice) =>
-        (new RewardSum([.. opened.Config.Rewards.Select(reward => (Make(reward), reward.Weight))]), opened.Config.Rewards.Select(reward => reward.Model).FirstOrDefault(model => model is not null));
+    /// <exception cref="ArgumentException">A rule's options are wrong.</exception>
+    /// <exception cref="Checkpoints.CheckpointException">A reward model's adapter has no scalar head, or is for another base model.</exception>
+    public static (RewardSum Sum, AdapterSet? Model) Rewards(RunModel opened, Action<string>? notice)
+    {
+        AdapterSet? first = null;
+        return (new RewardSum([.. opened.Config.Rewards.Select(reward => (Make(reward), reward.Weight))]), first);
 
-    Reward Make(RewardConfig reward) => throw new NotImplementedException();
+        Reward Make(RewardConfig reward)
+        {
+            if (reward.Model is null)
+            {
+                return RewardRules.Create(reward.Rule!, reward.Options);
+            }
+
+            var adapter = opened.LoadAdapter(reward.Model, notice);
+            first ??= adapter;
+            return opened.Own(new RewardModel(adapter));
+        }
+    }
 }

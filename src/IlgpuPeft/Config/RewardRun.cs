@@ -18,7 +18,7 @@ public sealed class RewardRun : TrainingRun
         Adapter = opened.TrainedAdapter(notice, scalarHead: true);
         Weights = TrainedWeights.Of(Adapter, Config.BaseModel);
         trainer = opened.Own(new RewardTrainer(Adapter, Config.BaseModel, data.Train,
-            Common(Config, new RewardOptions { MaxLength = Config.SequenceLen, CenteringCoefficient = Config.CenterRewardsCoefficient ?? 0 }), data.Validation));
+            Common(Config, new RewardOptions { MaxLength = Config.SequenceLen, CenterRewardsCoefficient = Config.CenterRewardsCoefficient ?? 0 }), data.Validation));
     }
 
     /// <summary>Its pairs, tokenised.</summary>

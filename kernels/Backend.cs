@@ -19,6 +19,9 @@ public abstract class Backend : IDisposable
     /// <summary>Element type of trainable parameters, their gradients, norm weights, and optimizer state.</summary>
     public abstract DType Parameter { get; }
 
+    /// <summary>Whether the device is the host: then calls return when their work is done, and a download costs nothing.</summary>
+    public virtual bool IsHost => false;
+
     /// <summary>Bytes, by owner, of what is allocated now and at most.</summary>
     public MemoryAccount Memory { get; } = new();
 

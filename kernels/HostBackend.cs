@@ -22,6 +22,9 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
     public override DType Parameter => Activation;
 
     /// <inheritdoc />
+    public override bool IsHost => true;
+
+    /// <inheritdoc />
     public override long ScratchBytes => Scratch.Held;
 
     /// <inheritdoc />

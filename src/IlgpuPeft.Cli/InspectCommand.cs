@@ -58,14 +58,14 @@ static class InspectCommand
         var (config, pairs) = (adapter.Config, adapter.Pairs);
         var ranks = pairs.Select(pair => pair.Rank).Distinct().Order().ToList();
         var targets = pairs.Select(pair => pair.Module[(pair.Module.LastIndexOf('.') + 1)..]).Distinct().Order().ToList();
-        long trainable = pairs.Sum(pair => (long)pair.A.Length + pair.B.Length);
+        long trainable = pairs.Sum(pair => (long)pair.A.Length + pair.B.Length) + (adapter.Head?.Length ?? 0);
         var untrained = pairs.Where(pair => pair.B.All(value => value == 0)).Select(pair => pair.Module).ToList();
         if (json)
         {
             screen.Out.WriteLine(Json.Line(new
             {
                 Kind = "adapter", Ranks = ranks, config.LoraAlpha, config.UseRsLora, config.LoraDropout, Targets = targets, Modules = pairs.Count,
-                Trainable = trainable, BaseModel = config.BaseModelNameOrPath, ZeroB = untrained,
+                Trainable = trainable, config.TaskType, Head = adapter.Head?.Length, BaseModel = config.BaseModelNameOrPath, ZeroB = untrained,
             }));
             return;
         }
@@ -73,6 +73,11 @@ static class InspectCommand
         screen.Out.WriteLine($"LoRA adapter of {config.BaseModelNameOrPath ?? "an unnamed model"}");
         screen.Out.WriteLine($"rank {string.Join(", ", ranks)}, alpha {config.LoraAlpha}{(config.UseRsLora ? ", rank-stabilised" : "")}, dropout {config.LoraDropout}");
         screen.Out.WriteLine($"{pairs.Count} layers: {string.Join(", ", targets)}");
+        if (adapter.Head is { } head)
+        {
+            screen.Out.WriteLine($"a head of {head.Length} weights: it scores texts, as a reward or value model");
+        }
+
         screen.Out.WriteLine($"{trainable:N0} trained weights");
         if (untrained.Count > 0)
         {

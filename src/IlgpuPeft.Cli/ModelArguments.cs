@@ -26,15 +26,24 @@ sealed class ModelArguments
     }
 
     /// <summary>Loads what the command line names.</summary>
-    public OpenModel Open(ParseResult parse, Screen screen)
+    /// <param name="parse">The command line.</param>
+    /// <param name="screen">Hears what was read and ignored.</param>
+    /// <param name="scores">Whether the adapter is to score texts, as a reward model, instead of continuing them.</param>
+    /// <exception cref="ArgumentException">It is to score texts, and there is none.</exception>
+    public OpenModel Open(ParseResult parse, Screen screen, bool scores = false)
     {
+        if (scores && parse.GetValue(adapter) is null)
+        {
+            throw new ArgumentException("--reward: a base model has no head that scores texts. Give the folder of a reward model's adapter with --adapter.");
+        }
+
         string folder = parse.GetRequiredValue(model);
         var backend = RunDevice.Open(parse.GetRequiredValue(device), parse.GetRequiredValue(dtype));
         CausalLm? loaded = null;
         try
         {
             loaded = PretrainedModel.Load(folder, backend, Arguments.StorageOf(parse, storage));
-            var update = parse.GetValue(adapter) is { } path ? PretrainedAdapter.Load(loaded, path, screen.Warn) : null;
+            var update = parse.GetValue(adapter) is { } path ? PretrainedAdapter.Load(loaded, path, screen.Warn, scores) : null;
             return new OpenModel(folder, backend, loaded, update, Tokenizer.LoadIfPresent(folder));
         }
         catch
@@ -60,6 +69,15 @@ sealed record OpenModel(string Folder, Backend Backend, CausalLm Model, AdapterS
 
         int[] ids = Tokenizer.Encode(text);
         return Tokenizer.AddEos ? ids[..^1] : ids;
+    }
+
+    /// <summary>The tokens of a text that nothing follows, as in training: with its end-of-sequence token.</summary>
+    /// <exception cref="ArgumentException">The model has no tokenizer, or that names no end-of-sequence token.</exception>
+    public int[] EncodeWhole(string text)
+    {
+        int[] ids = Encode(text);
+        int eos = Tokenizer!.Eos?.Id ?? throw new ArgumentException($"{Folder}: the tokenizer names no end-of-sequence token, at which a text is scored. Give token ids with --tokens.");
+        return ids is [.., var last] && last == eos ? ids : [.. ids, eos];
     }
 
     /// <summary>Checks token ids that were given as numbers.</summary>

@@ -2,6 +2,7 @@ using System.CommandLine;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Data;
 using IlgpuPeft.Kernels;
+using IlgpuPeft.Rewards;
 using IlgpuPeft.Training;
 
 namespace IlgpuPeft.Cli;
@@ -14,7 +15,12 @@ static class ScoreCommand
         var text = new Option<string?>("--text") { Description = "The text to score.", HelpName = "TEXT" };
         var tokens = Arguments.Tokens("The text as token ids.");
         var logits = new Option<string?>("--logits") { Description = "Also write the logits [T, V], F32, to this safetensors file.", HelpName = "F" };
-        var command = new Command("score", "Log-probability of each token of a text, given those before it.") { text, tokens, logits, json };
+        var reward = new Option<bool>("--reward")
+        {
+            Description = "Print the score that a reward model's adapter gives each text, read at its end-of-sequence token; texts get that token, and --tokens are taken as they are. A prompt " +
+                "and its response are a row of --data, such as {\"prompt\": ..., \"completion\": ...}.",
+        };
+        var command = new Command("score", "Log-probability of each token of a text, given those before it; or a reward model's score.") { text, tokens, logits, reward, json };
         model.AddTo(command);
         data.AddTo(command);
         command.SetAction((parse, cancel) =>
@@ -30,13 +36,25 @@ static class ScoreCommand
                 throw new ArgumentException("score: --logits needs --text or --tokens: a file holds the logits of one text.");
             }
 
+            if (file is not null && parse.GetValue(reward))
+            {
+                throw new ArgumentException("score: a reward model has no logits. Leave out --logits or --reward.");
+            }
+
             if (file is not null)
             {
                 AtomicFile.RequireWritable(Path.GetDirectoryName(Path.GetFullPath(file))!);
             }
 
             var screen = new Screen(parse.InvocationConfiguration);
-            using var opened = model.Open(parse, screen);
+            using var opened = model.Open(parse, screen, parse.GetValue(reward));
+            if (parse.GetValue(reward))
+            {
+                ids ??= words is null ? null : opened.EncodeWhole(words);
+                PrintRewards(opened, ids is null ? Rows(data.Read(parse, opened, screen)) : [ids], parse.GetValue(json), screen, cancel);
+                return Task.CompletedTask;
+            }
+
             using var pass = new LanguageModelPass(opened.Model);
             if (rows is not null)
             {
@@ -77,5 +95,22 @@ static class ScoreCommand
         screen.Out.WriteLine(json
             ? Json.Line(new { Tokens = example.InputIds, Logprobs = logprobs, Loss = loss, Perplexity = Math.Exp(loss) })
             : $"loss {loss:0.000000}  perplexity {Math.Exp(loss):0.####}  tokens {example.TrainedTokens}");
+    }
+
+    // A row that was cut into pieces would be scored in pieces, each of which ends nowhere.
+    static IEnumerable<int[]> Rows(IReadOnlyList<Example> examples) => examples.Zip(examples.Skip(1)).FirstOrDefault(pair => pair.First.Line == pair.Second.Line).First is { } cut
+        ? throw new InvalidDataException($"{cut.File}:{cut.Line}: the text is longer than --sequence-len, and a score is of a whole text. Raise --sequence-len.")
+        : examples.Select(example => example.InputIds);
+
+    static void PrintRewards(OpenModel opened, IEnumerable<int[]> texts, bool json, Screen screen, CancellationToken cancel)
+    {
+        using var model = new RewardModel(opened.Adapter!);
+        foreach (int[] ids in texts)
+        {
+            cancel.ThrowIfCancellationRequested();
+            opened.RequireInVocabulary(ids);
+            double reward = model.Score([ids])[0];
+            screen.Out.WriteLine(json ? Json.Line(new { Reward = reward, Tokens = ids.Length }) : $"reward {reward:0.000000}  tokens {ids.Length}");
+        }
     }
 }

@@ -87,6 +87,14 @@ public sealed class AdapterSet : IDisposable
         adapted.ForEach(x => x.Layer.Adapter = x.Adapter);
     }
 
+    /// <summary>Makes this set the only one in the model's slots until the result is disposed, which puts back what they held: for a role that is taken in the middle of another.</summary>
+    public IDisposable EnableForNow()
+    {
+        List<(Linear Layer, ILinearAdapter? Adapter)> before = [.. Model.Linears.Select(layer => (layer, layer.Adapter))];
+        Enable();
+        return new Slots(before);
+    }
+
     /// <summary>Empties every slot: the model is the frozen base.</summary>
     public static void DisableAll(CausalLm model)
     {
@@ -113,6 +121,11 @@ public sealed class AdapterSet : IDisposable
     {
         Disable();
         Parameters.Dispose();
+    }
+
+    sealed class Slots(List<(Linear Layer, ILinearAdapter? Adapter)> contents) : IDisposable
+    {
+        public void Dispose() => contents.ForEach(slot => slot.Layer.Adapter = slot.Adapter);
     }
 
     static Dictionary<string, (int, double)> Targets(CausalLm model, LoraConfig config)

@@ -58,6 +58,12 @@ public sealed record PeftConfig
     /// <summary>PEFT's task name; it decides which model class PEFT wraps.</summary>
     public string? TaskType { get; init; } = "CAUSAL_LM";
 
+    /// <summary>The <see cref="TaskType"/> of adapters that judge texts: their head is trained and saved whole, beside the low-rank updates.</summary>
+    public const string SequenceClassification = "SEQ_CLS";
+
+    /// <summary>Whether there is a head in place of a language model's.</summary>
+    public bool HasHead => TaskType == SequenceClassification;
+
     /// <summary>Rank of the adapter of <paramref name="module"/>.</summary>
     /// <exception cref="ArgumentException">A pattern is not a regular expression, or takes more than a second.</exception>
     public int RankOf(string module) => (int)(Match(RankPattern, module) ?? R);
@@ -104,4 +110,5 @@ public sealed record LoraPair(string Module, int Rank, int Inputs, int Outputs, 
 /// <summary>A LoRA adapter as its folder stores it; which modules a model really has is not its business.</summary>
 /// <param name="Config">The configuration.</param>
 /// <param name="Pairs">One per adapted module, in ordinal order of the paths.</param>
-public sealed record PeftAdapter(PeftConfig Config, IReadOnlyList<LoraPair> Pairs);
+/// <param name="Head">[1, D], the module <c>score</c> of a reward or value model; null in an adapter of a language model.</param>
+public sealed record PeftAdapter(PeftConfig Config, IReadOnlyList<LoraPair> Pairs, float[]? Head = null);

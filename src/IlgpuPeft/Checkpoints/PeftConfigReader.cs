@@ -23,6 +23,9 @@ static class PeftConfigReader
         ["monteclora_config"] = "MonteCLoRA",
     };
 
+    /// <summary>What PEFT saves whole with task_type SEQ_CLS, whichever of the two the model has.</summary>
+    public static readonly string[] HeadModules = ["classifier", "score"];
+
     /// <summary>Initialisations that leave the base weights as they are, so that the adapter alone tells the result.</summary>
     static readonly string[] PlainInits = ["true", "false", "gaussian", "eva", "orthogonal"];
 
@@ -67,7 +70,7 @@ static class PeftConfigReader
             AlphaPattern = Pattern(fields, file, "alpha_pattern", _ => true, "a number"),
             BaseModelNameOrPath = fields.String("base_model_name_or_path"),
             Revision = fields.String("revision"),
-            TaskType = fields.String("task_type"),
+            TaskType = fields.Find("modules_to_save") is { } modules && IsHead(modules) ? PeftConfig.SequenceClassification : fields.String("task_type"),
         };
         string[] warnings =
         [
@@ -94,7 +97,7 @@ static class PeftConfigReader
 
         foreach (var (key, method) in Unsupported)
         {
-            if (fields.Find(key) is { } value && !IsOff(value))
+            if (fields.Find(key) is { } value && !IsOff(value) && !(key == "modules_to_save" && IsHead(value)))
             {
                 throw new CheckpointException(file, null, $"{key} asks for {method}, which is not supported. {advice}");
             }
@@ -107,6 +110,10 @@ static class PeftConfigReader
                 $"init_lora_weights is {init}, which also changes the base weights when PEFT loads it. Save the adapter with path_initial_model_for_weight_conversion, or merge it with PEFT.");
         }
     }
+
+    static bool IsHead(JsonElement modules) => modules.ValueKind == JsonValueKind.Array
+        && modules.EnumerateArray().All(module => module.ValueKind == JsonValueKind.String && HeadModules.Contains(module.GetString()))
+        && modules.EnumerateArray().Any(module => module.GetString() == "score");
 
     static bool IsOff(JsonElement value) => value.ValueKind switch
     {

@@ -5,7 +5,8 @@ namespace IlgpuPeft.Checkpoints;
 
 /// <summary>
 /// Reads and writes adapter folders of the Python library PEFT: <c>adapter_config.json</c> and <c>adapter_model.safetensors</c>,
-/// whose keys are <c>base_model.model.</c> + module path + <c>.lora_A.weight</c> [r, in] or <c>.lora_B.weight</c> [out, r].
+/// whose keys are <c>base_model.model.</c> + module path + <c>.lora_A.weight</c> [r, in] or <c>.lora_B.weight</c> [out, r], and <c>base_model.model.score.weight</c> [1, D] for the head of
+/// a reward model (task_type SEQ_CLS).
 /// </summary>
 public static class PeftFiles
 {
@@ -15,7 +16,7 @@ public static class PeftFiles
     /// <summary>Name of the weight file in an adapter folder.</summary>
     public const string WeightsName = "adapter_model.safetensors";
 
-    const string Prefix = "base_model.model.", SuffixA = ".lora_A.weight", SuffixB = ".lora_B.weight";
+    const string Prefix = "base_model.model.", SuffixA = ".lora_A.weight", SuffixB = ".lora_B.weight", HeadKey = Prefix + "score.weight";
 
     /// <summary>Reads an adapter folder. What changes the result and is not supported is refused; other keys that are not known become warnings.</summary>
     /// <exception cref="CheckpointException">A file is missing or damaged, a method is not supported, or the tensors do not fit the configuration.</exception>
@@ -31,7 +32,7 @@ public static class PeftFiles
 
         using var file = Safetensors.Open(weightsFile);
         var modules = new SortedSet<string>(StringComparer.Ordinal);
-        foreach (var info in file.Tensors)
+        foreach (var info in file.Tensors.Where(info => info.Name != HeadKey))
         {
             modules.Add(ModuleOf(info, weightsFile));
         }
@@ -41,7 +42,7 @@ public static class PeftFiles
             throw new CheckpointException(weightsFile, null, "has no LoRA tensors, expected at least one pair of lora_A and lora_B.");
         }
 
-        return (new PeftAdapter(config, [.. modules.Select(module => ReadPair(file, config, module))]), warnings);
+        return (new PeftAdapter(config, [.. modules.Select(module => ReadPair(file, config, module))], ReadHead(file, config)), warnings);
     }
 
     /// <summary>
@@ -66,6 +67,16 @@ public static class PeftFiles
 
             tensors.Add(TensorSource.OfFloats(new TensorInfo(Prefix + pair.Module + SuffixA, DType.F32, rank, pair.Inputs), () => pair.A));
             tensors.Add(TensorSource.OfFloats(new TensorInfo(Prefix + pair.Module + SuffixB, DType.F32, pair.Outputs, rank), () => pair.B));
+        }
+
+        if (adapter.Config.HasHead != adapter.Head is not null)
+        {
+            throw new ArgumentException($"PeftFiles.Write: task_type is {adapter.Config.TaskType} and there is {(adapter.Head is null ? "no" : "a")} head, expected a head with {PeftConfig.SequenceClassification} and with nothing else.", nameof(adapter));
+        }
+
+        if (adapter.Head is { } head)
+        {
+            tensors.Add(TensorSource.OfFloats(new TensorInfo(HeadKey, DType.F32, 1, head.Length), () => head));
         }
 
         string config = JsonFile.ToText(ToJson(adapter.Config));
@@ -93,6 +104,27 @@ public static class PeftFiles
             _ => "is a whole weight that was trained or resized beside the adapter",
         };
         throw new CheckpointException(file, info.Name, $"{found}, which is not supported. Merge the adapter into its base model with PEFT and start from the result.");
+    }
+
+    // A head that is not there would quietly be a random one in most tools: all scores would be noise.
+    static float[]? ReadHead(Safetensors file, PeftConfig config)
+    {
+        var info = file.Find(HeadKey);
+        if (info is null)
+        {
+            return !config.HasHead ? null : throw new CheckpointException(file.Path, HeadKey,
+                $"is missing, expected the head [1, D] of an adapter with task_type {PeftConfig.SequenceClassification}: without it every score would be noise. " +
+                "Save the adapter again with modules_to_save: [\"score\"], or train it again.");
+        }
+
+        if (!config.HasHead)
+        {
+            throw new CheckpointException(file.Path, HeadKey, $"is a head that scores texts, but {ConfigName} has task_type {config.TaskType ?? "null"}, expected {PeftConfig.SequenceClassification}. The two files do not belong together.");
+        }
+
+        return info.Shape is [1, > 0 and <= int.MaxValue]
+            ? Floats(file, info)
+            : throw new CheckpointException(file.Path, HeadKey, $"has shape {info.ShapeText}, expected [1, D]: one score. A classifier of several labels is not a reward model.");
     }
 
     static LoraPair ReadPair(Safetensors file, PeftConfig config, string module)
@@ -150,7 +182,7 @@ public static class PeftFiles
             ["init_lora_weights"] = bool.TryParse(config.InitLoraWeights, out bool init) ? init : config.InitLoraWeights,
             ["lora_alpha"] = Number(config.LoraAlpha),
             ["lora_dropout"] = config.LoraDropout,
-            ["modules_to_save"] = null,
+            ["modules_to_save"] = config.HasHead ? new JsonArray([.. PeftConfigReader.HeadModules.Select(name => JsonValue.Create(name))]) : null,
             ["peft_type"] = "LORA",
             ["r"] = config.R,
             ["revision"] = config.Revision,

@@ -11,10 +11,14 @@ public static class PretrainedAdapter
     /// <param name="model">The base model.</param>
     /// <param name="folder">Holds <c>adapter_config.json</c> and <c>adapter_model.safetensors</c>.</param>
     /// <param name="warnings">Receives what was read and ignored.</param>
-    /// <exception cref="CheckpointException">The adapter is for another model: a module is missing or has another shape, or the model has a target without tensors.</exception>
-    public static AdapterSet Load(CausalLm model, string folder, Action<string>? warnings = null)
+    /// <param name="scalarHead">Whether it is to score texts, as a reward or value model, instead of continuing them.</param>
+    /// <exception cref="CheckpointException">
+    /// The adapter is for another model: a module is missing or has another shape, or the model has a target without tensors. Or it has a head where none is asked for, or none where one is.
+    /// </exception>
+    public static AdapterSet Load(CausalLm model, string folder, Action<string>? warnings = null, bool scalarHead = false)
     {
         var (adapter, notes) = PeftFiles.Read(folder);
+        RequireKind(adapter, folder, scalarHead);
         foreach (string note in notes)
         {
             warnings?.Invoke(note);
@@ -33,6 +37,11 @@ public static class PretrainedAdapter
             {
                 throw new CheckpointException(file, pair.Module, $"adapts a layer of shape [{pair.Outputs}, {pair.Inputs}], expected [{layer.Outputs}, {layer.Inputs}]. The adapter is for another model.");
             }
+        }
+
+        if (adapter.Head is { } weights && weights.Length != model.Config.Hidden)
+        {
+            throw new CheckpointException(file, AdapterSet.HeadName, $"has {weights.Length} weights, expected {model.Config.Hidden}. The adapter is for another model.");
         }
 
         var present = adapter.Pairs.Select(pair => pair.Module).ToHashSet(StringComparer.Ordinal);
@@ -54,7 +63,7 @@ public static class PretrainedAdapter
             config = config with { Targets = expected, TargetPattern = null };
         }
 
-        var set = new AdapterSet(model, config, adapter.Pairs.ToDictionary(pair => pair.Module, pair => (pair.Rank, adapter.Config.ScalingOf(pair.Module)), StringComparer.Ordinal));
+        var set = new AdapterSet(model, config, adapter.Pairs.ToDictionary(pair => pair.Module, pair => (pair.Rank, adapter.Config.ScalingOf(pair.Module)), StringComparer.Ordinal), scalarHead);
         var pairs = adapter.Pairs.ToDictionary(pair => pair.Module, StringComparer.Ordinal);
         foreach (var (module, update) in set.Updates)
         {
@@ -62,14 +71,29 @@ public static class PretrainedAdapter
             model.Backend.Write(pairs[module].B, update.B.Value);
         }
 
+        WriteHead(set, adapter);
         return set;
+    }
+
+    /// <summary>Refuses an adapter that scores texts where one that continues them is needed, and the reverse.</summary>
+    /// <exception cref="CheckpointException">It is of the other kind.</exception>
+    internal static void RequireKind(PeftAdapter adapter, string folder, bool scalarHead)
+    {
+        if (adapter.Head is null == scalarHead)
+        {
+            throw new CheckpointException(Path.Combine(folder, PeftFiles.ConfigName), null, scalarHead
+                ? $"has task_type {adapter.Config.TaskType ?? "null"}, expected {PeftConfig.SequenceClassification}: the adapter of a language model has no head that scores texts. Give the folder of a reward model."
+                : $"has task_type {PeftConfig.SequenceClassification}: the adapter of a reward model scores texts and cannot continue them, expected one of a language model. Use it with score --reward, or give another folder.");
+        }
     }
 
     /// <summary>Reads values that <see cref="Save"/> wrote into an adapter of the same layers and ranks.</summary>
     /// <exception cref="CheckpointException">The folder holds another adapter.</exception>
     public static void Restore(AdapterSet set, string folder)
     {
-        var pairs = PeftFiles.Read(folder).Adapter.Pairs.ToDictionary(pair => pair.Module, StringComparer.Ordinal);
+        var adapter = PeftFiles.Read(folder).Adapter;
+        RequireKind(adapter, folder, set.Head is not null);
+        var pairs = adapter.Pairs.ToDictionary(pair => pair.Module, StringComparer.Ordinal);
         var updates = set.Updates.ToList();
         foreach (var (module, update) in updates)
         {
@@ -82,6 +106,8 @@ public static class PretrainedAdapter
             set.Model.Backend.Write(pair.A, update.A.Value);
             set.Model.Backend.Write(pair.B, update.B.Value);
         }
+
+        WriteHead(set, adapter);
     }
 
     /// <summary>Writes an adapter that PEFT reads. Each file is replaced whole, the weights first; see <see cref="PeftFiles.Write"/> for what that means over an earlier adapter.</summary>
@@ -105,7 +131,16 @@ public static class PretrainedAdapter
             AlphaPattern = Exceptions(set, update => update.Scale * (config.RankStabilised ? Math.Sqrt(update.A.Rows) : update.A.Rows), config.Alpha),
             TargetModules = config.TargetPattern is { } pattern ? new ModuleSelection(null, pattern) : new ModuleSelection(TargetNames(set.Model, config, modules)),
             BaseModelNameOrPath = baseModel,
-        }, pairs));
+            TaskType = set.Head is null ? new PeftConfig().TaskType : PeftConfig.SequenceClassification,
+        }, pairs, set.Head is { } head ? backend.ReadFloats(head.Value) : null));
+    }
+
+    static void WriteHead(AdapterSet set, PeftAdapter adapter)
+    {
+        if (set.Head is { } head)
+        {
+            set.Model.Backend.Write(adapter.Head!, head.Value);
+        }
     }
 
     static LoraConfig ToLoraConfig(PeftConfig config, IEnumerable<string> present) => new()

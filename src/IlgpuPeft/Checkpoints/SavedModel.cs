@@ -93,6 +93,12 @@ public static class SavedModel
         var config = ModelConfig.Load(Path.Combine(modelFolder, "config.json"));
         using var files = WeightFiles.Open(modelFolder);
         var (adapter, _) = PeftFiles.Read(adapterFolder);
+        if (adapter.Head is not null)
+        {
+            throw new CheckpointException(Path.Combine(adapterFolder, PeftFiles.ConfigName), null,
+                $"has task_type {PeftConfig.SequenceClassification}: the adapter of a reward model cannot be merged into a language model, where its head has no place. Keep it as it is, and use it with score --reward.");
+        }
+
         var pairs = adapter.Pairs.ToDictionary(pair => pair.Module, StringComparer.Ordinal);
         List<TensorSource> tensors = [];
         foreach (var info in files.Tensors.Where(info => !BitsAndBytes.IsPart(info.Name)))

@@ -42,10 +42,10 @@ public abstract class TrainedWeights
     {
         public override ParameterStore Parameters => adapter.Parameters;
 
-        public override IEnumerable<Parameter> MustLearn => adapter.Updates.Select(x => x.Update.B);
+        public override IEnumerable<Parameter> MustLearn => [.. adapter.Updates.Select(x => x.Update.B), .. adapter.Head is { } head ? [head] : (Parameter[])[]];
 
         public override string Description =>
-            $"LoRA of {adapter.Updates.Count()} layers, {adapter.Parameters.Count} values, rank {adapter.Config.Rank}, scale {adapter.Config.Scale}, dropout {adapter.Config.Dropout} over {Describe(adapter.Model)}";
+            $"LoRA of {adapter.Updates.Count()} layers{(adapter.Head is null ? "" : " and a scalar head")}, {adapter.Parameters.Count} values, rank {adapter.Config.Rank}, scale {adapter.Config.Scale}, dropout {adapter.Config.Dropout} over {Describe(adapter.Model)}";
 
         public override void Save(string folder) => PretrainedAdapter.Save(adapter, folder, baseModel);
 

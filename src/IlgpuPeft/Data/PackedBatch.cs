@@ -102,4 +102,17 @@ public sealed record PackedBatch(int[] InputIds, int[] Offsets, int[] Targets, i
 
         return last;
     }
+
+    /// <summary>The inverse of <see cref="OfLast"/>: one number per row [N], 0 but for each sequence's last token.</summary>
+    /// <param name="last">A number for each sequence [S].</param>
+    public double[] FromLast(ReadOnlySpan<double> last)
+    {
+        var rows = new double[Length];
+        for (int s = 0; s < Sequences; s++)
+        {
+            rows[Offsets[s + 1] - 1] = last[s];
+        }
+
+        return rows;
+    }
 }

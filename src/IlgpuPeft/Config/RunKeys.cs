@@ -73,6 +73,7 @@ static class RunKeys
         K.Number("center_rewards_coefficient", "It centres a reward model's rewards on 0.", 0, Any, c => c.CenterRewardsCoefficient, (c, v) => c with { CenterRewardsCoefficient = v }),
         K.Path("reference_model_dir", "It is the folder of the reference's adapter.", c => c.ReferenceModelDir, (c, v) => c with { ReferenceModelDir = v }),
         K.Number("rl_beta", "It holds the policy to the reference.", AboveZero, Any, c => c.RlBeta, (c, v) => c with { RlBeta = v }),
+        K.Number("orpo_alpha", "It is Axolotl's name for the rl_beta of rl: orpo.", AboveZero, Any, _ => null, (c, v) => c with { RlBeta = v }),
         K.Choice("dpo_loss_type", "It is the loss of rl: dpo.", ["sigmoid", "hinge", "ipo"], c => c.DpoLossType, (c, v) => c with { DpoLossType = v }),
         K.Number("dpo_label_smoothing", "It is the probability that a preference is the wrong way round.", 0, 0.4999999, c => c.DpoLabelSmoothing, (c, v) => c with { DpoLabelSmoothing = v }),
         K.Flag("dpo_reference_free", "It counts the reference's log-probabilities as 0.", c => c.DpoReferenceFree, (c, v) => c with { DpoReferenceFree = v }),

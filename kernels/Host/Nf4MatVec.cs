@@ -105,10 +105,9 @@ static unsafe class Nf4MatVec
         return total;
     }
 
-    /// <summary>Weights in the permuted order.</summary>
-    public static void Decode(Weight weight, long start, int count, float* destination)
+    /// <summary>Weights in the permuted order; <paramref name="scales"/> has one for every unit of the run.</summary>
+    public static void Decode(Weight weight, long start, int count, float* scales, float* destination)
     {
-        float* scales = Scales(weight, start, count);
         byte* codes = (byte*)weight.Values.Address + start / 2;
         var planes = new Nf4Decoder.Nf4Planes();
         for (int done = 0; done < count; done += Unit, codes += Unit / 2, destination += Unit, scales++)

@@ -97,6 +97,25 @@ public sealed unsafe class FewRowsTests : IDisposable
 
     [Theory]
     [MemberData(nameof(Blocks))]
+    public void Multiply_reads_nothing_of_what_working_memory_held(string simd)
+    {
+        Simd.Path = Enum.Parse<SimdPath>(simd);
+        Workers.Count = 1; // the same thread's memory
+        using var nothing = new HostMatrix<float>(12, 643, 643, 1);
+        using var x = new HostMatrix<float>(64, 643, 643, 2);
+        nothing.Poison();
+        x.Poison();
+        foreach (var (n, k) in new[] { (12, 67), (5, 64), (7, 130) })
+        {
+            using var c = new HostMatrix<float>(64, 12, 12, 3);
+            Gemm.Multiply(64, 12, 643, 1f, x.Pointer, x.Stride, false, nothing.Pointer, nothing.Stride, true, 0f, c.Pointer, c.Stride);
+            using var weight = new StoredWeight(n, k, WeightFormat.BF16, seed: 5);
+            Check(weight, 5, 0);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Blocks))]
     public void Multiply_is_bit_identical_for_any_number_of_threads(string simd)
     {
         Simd.Path = Enum.Parse<SimdPath>(simd);

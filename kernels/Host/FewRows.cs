@@ -6,7 +6,8 @@
 //            those rows in one multiplication: no transposed weights, and a register block as large as a packed product's. x is packed once a call into
 //            panels [k / 4, rows, 4]. Rows of w are converted into a block that stays in the first-level cache while every panel passes by
 // Floor      2·m·n·K flops at two FMA vectors a cycle and core, beside one conversion of w
-// Numerics   as Gemm. A row's result depends neither on the number of rows nor on its place among them; the one-row product (MatVec) sums in another order
+// Numerics   as Gemm. A row's bits depend neither on the number of rows, from 2 to 64, nor on its place among them; the product of one row (MatVec) and the
+//            packed one of more sum in other orders
 // Source     none beyond Gemm's
 
 using System.Runtime.CompilerServices;
@@ -30,15 +31,15 @@ unsafe interface IFewRowsKernel
     /// <summary>A run of a weight that <see cref="Nf4MatVec.Supports"/>, in an order of its own within each unit.</summary>
     static abstract void DecodeNf4(Weight weight, long start, int count, float* scales, float* destination);
 
-    /// <summary>x in the order of <see cref="DecodeNf4"/>.</summary>
-    static abstract void PermuteNf4(float* x, float* permuted, int count);
+    /// <summary>x in the order of <see cref="DecodeNf4"/>, groups of four <paramref name="next"/> elements apart.</summary>
+    static abstract void PermuteNf4(float* x, float* permuted, int count, nint next);
 }
 
 static unsafe class FewRows
 {
     const int MaxRows = 64;
     const int Quad = 4;
-    const int WeightsPerTask = 1 << 15;
+    const int WeightsPerTask = 1 << 14; // some 5 µs for 16 rows
     const int PageSize = 4096; // bytes: rows that far apart compete for the same lines of a first-level cache
 
     // A block of 12·576 weights and a panel of 8·576 are 46 KB of a first-level cache of 48; with AVX2, 6·640 and 4·640 are 26 KB of 32.
@@ -103,35 +104,41 @@ static unsafe class FewRows
         /// <summary>x in panels, one depth block after the other; what is missing is zero.</summary>
         public readonly void Pack(in Operand<float> few)
         {
-            float* row = Scratch.Get<float>(ScratchSlot.PermutedInput, PaddedK);
-            new Span<float>(row + K, PaddedK - K).Clear();
             for (int first = 0; first < M; first += TKernel.Rows)
             {
                 int width = PanelRows(first);
                 for (int r = 0; r < width; r++)
                 {
-                    if (first + r >= M)
-                    {
-                        new Span<float>(row, K).Clear();
-                    }
-                    else if (Nf4)
-                    {
-                        TKernel.PermuteNf4(few.At(first + r, 0), row, K);
-                    }
-                    else
-                    {
-                        new ReadOnlySpan<float>(few.At(first + r, 0), K).CopyTo(new Span<float>(row, K));
-                    }
-
                     for (int k0 = 0; k0 < PaddedK; k0 += BlockDepth)
                     {
-                        float* to = Panel(first, k0) + r * Quad;
-                        int end = Math.Min(k0 + BlockDepth, PaddedK);
-                        for (int k = k0; k < end; k += Quad, to += width * Quad)
+                        int depth = Math.Min(BlockDepth, PaddedK - k0);
+                        float* x = few.At(first + r, k0), to = Panel(first, k0) + r * Quad;
+                        if (first + r < M && Nf4)
                         {
-                            Vector128.Load(row + k).Store(to);
+                            TKernel.PermuteNf4(x, to, depth, width * Quad);
+                        }
+                        else
+                        {
+                            PackRow(x, first + r < M ? Math.Min(depth, K - k0) : 0, depth, to, width * Quad);
                         }
                     }
+                }
+            }
+        }
+
+        static void PackRow(float* x, int valid, int depth, float* to, nint next)
+        {
+            int k = 0;
+            for (; k <= valid - Quad; k += Quad, to += next)
+            {
+                Vector128.Load(x + k).Store(to);
+            }
+
+            for (; k < depth; k += Quad, to += next)
+            {
+                for (int i = 0; i < Quad; i++)
+                {
+                    to[i] = k + i < valid ? x[k + i] : 0;
                 }
             }
         }

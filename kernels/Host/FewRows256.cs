@@ -101,5 +101,5 @@ readonly unsafe struct FewRows256 : IFewRowsKernel
 
     public static void DecodeNf4(Weight weight, long start, int count, float* scales, float* destination) => Nf4MatVec.Decode(weight, start, count, scales, destination);
 
-    public static void PermuteNf4(float* x, float* permuted, int count) => Nf4MatVec.Permute(x, permuted, count);
+    public static void PermuteNf4(float* x, float* permuted, int count, nint next) => Nf4MatVec.Permute(x, permuted, count, next);
 }

@@ -155,5 +155,5 @@ readonly unsafe struct FewRows512 : IFewRowsKernel
 
     public static void DecodeNf4(Weight weight, long start, int count, float* scales, float* destination) => Nf4Lookup.Decode(weight, start, count, scales, destination);
 
-    public static void PermuteNf4(float* x, float* permuted, int count) => Nf4Lookup.Permute(x, permuted, count);
+    public static void PermuteNf4(float* x, float* permuted, int count, nint next) => Nf4Lookup.Permute(x, permuted, count, next);
 }

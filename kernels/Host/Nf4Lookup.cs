@@ -18,16 +18,16 @@ static unsafe class Nf4Lookup
 {
     const int Step = 16;
 
-    /// <summary>x in the order of <see cref="Decode"/>; <paramref name="count"/> is a multiple of 16.</summary>
-    public static void Permute(float* x, float* permuted, int count)
+    /// <summary>x in the order of <see cref="Decode"/>, groups of four <paramref name="next"/> elements apart; <paramref name="count"/> is a multiple of 16.</summary>
+    public static void Permute(float* x, float* permuted, int count, nint next)
     {
-        for (int i = 0; i < count; i += Step, x += Step, permuted += Step)
+        for (int i = 0; i < count; i += Step, x += Step, permuted += 4 * next)
         {
             Vector128<float> first = Vector128.Load(x), second = Vector128.Load(x + 4), third = Vector128.Load(x + 8), fourth = Vector128.Load(x + 12);
             Sse.UnpackLow(first, third).Store(permuted);
-            Sse.UnpackHigh(first, third).Store(permuted + 4);
-            Sse.UnpackLow(second, fourth).Store(permuted + 8);
-            Sse.UnpackHigh(second, fourth).Store(permuted + 12);
+            Sse.UnpackHigh(first, third).Store(permuted + next);
+            Sse.UnpackLow(second, fourth).Store(permuted + 2 * next);
+            Sse.UnpackHigh(second, fourth).Store(permuted + 3 * next);
         }
     }
 

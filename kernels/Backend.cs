@@ -19,6 +19,9 @@ public abstract class Backend : IDisposable
     /// <summary>Element type of trainable parameters, their gradients, norm weights, and optimizer state.</summary>
     public abstract DType Parameter { get; }
 
+    /// <summary>Whether the device is the host: then calls return when their work is done, and a download costs nothing.</summary>
+    public virtual bool IsHost => false;
+
     /// <summary>Bytes, by owner, of what is allocated now and at most.</summary>
     public MemoryAccount Memory { get; } = new();
 
@@ -185,18 +188,25 @@ public abstract class Backend : IDisposable
     /// Log-probabilities of target tokens under logits = hidden·headᵀ / temperature, in chunks of rows, so that the logits [N, V] are never whole
     /// (Wijmans et al. 2024, arXiv:2411.09009). Rows whose target is negative (-100) are skipped and get log-probability 0. A target of V or more throws
     /// <see cref="ArgumentOutOfRangeException"/> on the host backend; elsewhere its log-probability is NaN, and the row has no gradient.
-    /// With <paramref name="coefficients"/>, the same pass writes the gradient of L, where coefficients[i] = ∂L/∂logprob[i].
+    /// With <paramref name="coefficients"/>, the same pass writes the gradient of L, where coefficients[i] = ∂L/∂logprob[i] and <paramref name="entropyCoefficients"/>[i] = ∂L/∂entropy[i],
+    /// as a policy's entropy bonus has it (Schulman et al. 2017, arXiv:1707.06347, equation 9).
     /// </summary>
     /// <param name="hidden">[N, D].</param>
     /// <param name="head">[V, D].</param>
     /// <param name="targets">I32 [N].</param>
     /// <param name="temperature">Divides the logits; 1 for training on text.</param>
     /// <param name="logprobs">[N], in <see cref="Parameter"/>'s type.</param>
-    /// <param name="entropy">[N], the entropy of each row's distribution, or left out.</param>
+    /// <param name="entropy">[N], the entropy -Σ p ln p of each row's distribution (of the temperature-scaled logits), or left out.</param>
     /// <param name="coefficients">[N], in <see cref="Parameter"/>'s type, or left out for no gradients. Supervised training passes -1 / (trained tokens).</param>
     /// <param name="dHidden">[N, D], written (zero for skipped rows), or left out.</param>
     /// <param name="dHead">[V, D], added to, or left out.</param>
-    public abstract void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead);
+    /// <param name="entropyCoefficients">
+    /// [N], in <see cref="Parameter"/>'s type, or left out for a loss without entropy. It needs <paramref name="coefficients"/> beside it, of zeros if the loss has nothing but entropy; it does
+    /// not need <paramref name="entropy"/>.
+    /// </param>
+    /// <exception cref="ArgumentException">A shape or type is not as said, or a gradient or <paramref name="entropyCoefficients"/> is given without <paramref name="coefficients"/>.</exception>
+    public abstract void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead,
+        Slice entropyCoefficients = default);
 
     /// <summary>
     /// values[i] = hidden[i]·weight: the head of a reward or value model (Stiennon et al. 2020, arXiv:2009.01325). hidden [N, D]; weight [D] and values [N] in <see cref="Parameter"/>'s type.
@@ -231,10 +241,11 @@ public abstract class Backend : IDisposable
 
     /// <summary>
     /// Draws one token per row of logits [B, V]: ids I32 [B], and its log-probability under the temperature-scaled, untruncated distribution (or left out).
-    /// Row i draws <paramref name="key"/>.Uniform(i). Temperature 0 takes the largest logit, the first of equals.
+    /// Row i draws <paramref name="key"/>.Uniform(i), or with <paramref name="draws"/> (I32 [B]) key.Uniform(draws[i]): where that is the number of a sequence, what the sequence draws does
+    /// not depend on which others are in the batch with it. Temperature 0 takes the largest logit, the first of equals.
     /// A row with a NaN logit, or whose largest is not finite, throws <see cref="ArithmeticException"/> on the host backend; elsewhere it gets id -1 and log-probability NaN.
     /// </summary>
-    public abstract void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs);
+    public abstract void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs, Slice draws = default);
 
     /// <inheritdoc />
     public void Dispose()

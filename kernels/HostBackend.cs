@@ -22,6 +22,9 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
     public override DType Parameter => Activation;
 
     /// <inheritdoc />
+    public override bool IsHost => true;
+
+    /// <inheritdoc />
     public override long ScratchBytes => Scratch.Held;
 
     /// <inheritdoc />
@@ -121,8 +124,9 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
         Linear.Backward<T>(dy, x, loraInput, weight, lora, xa, dx, dLoraInput, accumulate, dA, dB, dWeight, dBias);
 
     /// <inheritdoc />
-    public override void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead) =>
-        CrossEntropy.Run<T>(hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead);
+    public override void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead,
+        Slice entropyCoefficients = default) =>
+        CrossEntropy.Run<T>(hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead, entropyCoefficients);
 
     /// <inheritdoc />
     public override void ScalarHeadForward(Slice hidden, Slice weight, Slice values) => ScalarHead.Forward<T>(hidden, weight, values);
@@ -144,8 +148,8 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
     public override void AdamW8Bit(Slice p, Slice g, Moments8Bit moments, AdamWStep step, Slice norm) => Kernels.AdamW8Bit.Step<T>(p, g, moments, step, norm);
 
     /// <inheritdoc />
-    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) =>
-        Sampler.Draw<T>(logits, rows, sampling, key, ids, logprobs);
+    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs, Slice draws = default) =>
+        Sampler.Draw<T>(logits, rows, sampling, key, ids, logprobs, draws);
 
     sealed class Arrived(byte[] bytes) : PendingRead
     {

@@ -128,8 +128,9 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
         LinearKernels.Backward<T>(Device, scratch, UsesTensorCores, dy, x, loraInput, weight, lora, xa, dx, dLoraInput, accumulate, dA, dB, dWeight, dBias);
 
     /// <inheritdoc />
-    public override void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead) =>
-        CrossEntropyKernels.Run<T>(Device, scratch, UsesTensorCores, hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead);
+    public override void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead,
+        Slice entropyCoefficients = default) =>
+        CrossEntropyKernels.Run<T>(Device, scratch, UsesTensorCores, hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead, entropyCoefficients);
 
     /// <inheritdoc />
     public override void ScalarHeadForward(Slice hidden, Slice weight, Slice values) => ScalarHeadKernels.Forward<T>(Device, hidden, weight, values);
@@ -151,8 +152,8 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
     public override void AdamW8Bit(Slice p, Slice g, Moments8Bit moments, AdamWStep step, Slice norm) => AdamW8BitKernels.Step(Device, p, g, moments, step, norm);
 
     /// <inheritdoc />
-    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) =>
-        SamplerKernels.Draw<T>(Device, logits, rows, sampling, key, ids, logprobs);
+    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs, Slice draws = default) =>
+        SamplerKernels.Draw<T>(Device, logits, rows, sampling, key, ids, logprobs, draws);
 
     /// <inheritdoc />
     protected override void DisposeDevice()

@@ -157,6 +157,7 @@ sealed record KernelCase(string Operation, long Bytes, long Flops, Func<CaseMemo
         yield return LogProbs("TokenLogProbs, no gradients", 1, dHidden: false, dHead: false);
         yield return LogProbs("TokenLogProbs", 2, dHidden: true, dHead: false);
         yield return LogProbs("TokenLogProbs + dHead", 3, dHidden: true, dHead: true);
+        yield return LogProbs("TokenLogProbs, entropy too", 2, dHidden: true, dHead: false, ofEntropy: true);
 
         KernelCase Forward(string name, int rows, WeightStorage storage, bool lora) => new(
             name, WeightBytes(f, d, storage) + e * rows * ((long)d + f), 2L * rows * f * d + (lora ? 2L * rows * r * (d + f) : 0), m =>
@@ -167,13 +168,14 @@ sealed record KernelCase(string Operation, long Bytes, long Flops, Func<CaseMemo
                 return () => m.Backend.LinearForward(a, weight, default, factors, a, xa, y, false);
             });
 
-        KernelCase LogProbs(string name, int products, bool dHidden, bool dHead) => new(
+        KernelCase LogProbs(string name, int products, bool dHidden, bool dHead, bool ofEntropy = false) => new(
             name, 2L * v * d + e * n * d * (dHidden ? 2 : 1) + (dHead ? 8L * v * d : 0), products * 2L * n * d * v, m =>
             {
-                Slice hidden = m.Random((long)n * d), targets = m.Integers(n, v), logprobs = m.OutputParameter(n), entropy = products == 1 ? m.OutputParameter(n) : default;
+                Slice hidden = m.Random((long)n * d), targets = m.Integers(n, v), logprobs = m.OutputParameter(n), entropy = products == 1 || ofEntropy ? m.OutputParameter(n) : default;
                 Slice coefficients = dHidden ? m.Parameter(n) : default, gradient = dHidden ? m.Output((long)n * d) : default, headGradient = dHead ? m.OutputParameter((long)v * d) : default;
+                Slice entropyCoefficients = ofEntropy ? m.Parameter(n) : default;
                 Weight head = m.Weight(v, d, WeightStorage.AsStored);
-                return () => m.Backend.TokenLogProbs(hidden, head, targets, 1, logprobs, entropy, coefficients, gradient, headGradient);
+                return () => m.Backend.TokenLogProbs(hidden, head, targets, 1, logprobs, entropy, coefficients, gradient, headGradient, entropyCoefficients);
             });
     }
 
@@ -204,8 +206,8 @@ sealed record KernelCase(string Operation, long Bytes, long Flops, Func<CaseMemo
         {
             yield return new($"Sample{form}", e * 16 * s.Vocabulary, 0, m =>
             {
-                Slice logits = m.Random(16L * s.Vocabulary), ids = m.OutputIntegers(16), logprobs = m.OutputParameter(16);
-                return () => m.Backend.Sample(logits, 16, sampling, new(1, 2, 3), ids, logprobs);
+                Slice logits = m.Random(16L * s.Vocabulary), ids = m.OutputIntegers(16), logprobs = m.OutputParameter(16), draws = m.Put([.. Enumerable.Range(100, 16)]);
+                return () => m.Backend.Sample(logits, 16, sampling, new(1, 2, 3), ids, logprobs, draws);
             });
         }
     }

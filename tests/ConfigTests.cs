@@ -1,6 +1,7 @@
 using CsCheck;
 using IlgpuPeft.Config;
 using IlgpuPeft.Data;
+using IlgpuPeft.Text;
 using Xunit;
 
 namespace IlgpuPeft.Tests;

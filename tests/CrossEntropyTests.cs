@@ -11,6 +11,8 @@ public class CrossEntropyTests
 
     public static TheoryData<string, int, int, int, double> Shapes => [.. Oracle.MatrixDevices.SelectMany(row => Shaped(row.Data))];
 
+    public static TheoryData<string, int, int, int, double> SmallShapes => [.. Shapes.Where(row => row.Data.Item4 <= 1025)];
+
     static IEnumerable<(string, int, int, int, double)> Shaped(string device)
     {
         (int Rows, int Width, int Vocabulary, double Temperature)[] shapes =
@@ -42,6 +44,60 @@ public class CrossEntropyTests
         call.CloseLogarithm(expected.Entropy, call.Entropy, "entropy");
         call.CloseGradient(expected.DHidden, call.DHidden, "dHidden");
         call.CloseGradient(expected.DHead.Zip(call.Before, (x, y) => x + y), call.DHead, "dHead");
+    }
+
+    [Theory]
+    [MemberData(nameof(SmallShapes))]
+    public void Run_withEntropyCoefficients_addsTheEntropysGradient(string device, int rows, int width, int vocabulary, double temperature)
+    {
+        using var call = new Call(device, rows, width, vocabulary, temperature, 17);
+        call.Run(entropyCoefficients: true);
+        var expected = call.Naive(entropyGradient: true);
+        call.CloseLogarithm(expected.LogProbs, call.LogProbs, "logprobs");
+        call.CloseLogarithm(expected.Entropy, call.Entropy, "entropy");
+        call.CloseGradient(expected.DHidden, call.DHidden, "dHidden");
+        call.CloseGradient(expected.DHead.Zip(call.Before, (x, y) => x + y), call.DHead, "dHead");
+
+        // The entropy itself need not be asked for.
+        double[] dHidden = call.Oracle.Get(call.DHidden);
+        call.Oracle.Backend.Fill(call.DHidden, double.NaN);
+        call.Run(entropy: false, dHead: false, entropyCoefficients: true);
+        Assert.Equal(dHidden, call.Oracle.Get(call.DHidden));
+    }
+
+    [Theory]
+    [MemberData(nameof(KernelDevices))]
+    public void Run_withEntropyCoefficientsInChunks_matchesTheWholeMatrix(string device)
+    {
+        using var call = new Call(device, 21, 24, 70, 1.3, 18);
+        call.RunInChunks(8, entropyCoefficients: true);
+        var expected = call.Naive(entropyGradient: true);
+        call.CloseGradient(expected.DHidden, call.DHidden, "dHidden");
+        call.CloseGradient(expected.DHead.Zip(call.Before, (x, y) => x + y), call.DHead, "dHead");
+    }
+
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public void Run_entropyCoefficientsOfZero_areAsIfLeftOut(string device)
+    {
+        using var call = new Call(device, 20, 16, 300, 0.9, 19);
+        call.Run();
+        double[] dHidden = call.Oracle.Get(call.DHidden);
+        call.Oracle.Backend.Fill(call.EntropyCoefficientSlice, 0);
+        call.Run(dHead: false, entropyCoefficients: true);
+        Assert.Equal(dHidden, call.Oracle.Get(call.DHidden));
+    }
+
+    [Theory]
+    [InlineData("cpu")]
+    [InlineData("emulator-f32")]
+    public void Run_entropyCoefficientsAlone_saysWhatIsMissing(string device)
+    {
+        using var call = new Call(device, 2, 4, 10, 1, 20);
+        var error = Assert.Throws<ArgumentException>(() => call.Run(coefficients: false, dHidden: false, dHead: false, entropyCoefficients: true));
+        Assert.Contains("entropyCoefficients are given without coefficients", error.Message, StringComparison.Ordinal);
+        Assert.Throws<ArgumentException>(() => call.Oracle.Backend.TokenLogProbs(call.HiddenSlice, call.Weight, call.TargetSlice, 1, call.LogProbs, default, call.CoefficientSlice,
+            call.DHidden, default, call.Oracle.PutParameter([1, 2, 3])));
     }
 
     [Theory]
@@ -84,7 +140,7 @@ public class CrossEntropyTests
     public void Run_rowsWithoutTarget_areZeroAndTeachNothing(string device)
     {
         using var call = new Call(device, 12, 8, 50, 1, 2);
-        call.Run();
+        call.Run(entropyCoefficients: true);
         double[] logprobs = call.Oracle.Get(call.LogProbs), entropy = call.Oracle.Get(call.Entropy), gradient = call.Oracle.Get(call.DHidden);
         for (int i = 0; i < 12; i++)
         {
@@ -123,6 +179,19 @@ public class CrossEntropyTests
     }
 
     [Theory]
+    [InlineData(1.0)]
+    [InlineData(0.6)]
+    [InlineData(2.5)]
+    public void Gradients_withEntropyCoefficients_areTheSlopeOfLogProbsAndEntropies(double temperature)
+    {
+        using var call = new Call("cpu-f64", 9, 6, 37, temperature, 21);
+        call.Run(entropyCoefficients: true);
+        double[] dHidden = call.Oracle.Get(call.DHidden), dHead = [.. call.Oracle.Get(call.DHead).Zip(call.Before, (x, y) => x - y)];
+        FiniteDifference.Check("dHidden", 21, call.Hidden, dHidden, hidden => call.Loss(hidden, call.Head, entropies: true));
+        FiniteDifference.Check("dHead", 21, call.Head, dHead, head => call.Loss(call.Hidden, head, entropies: true));
+    }
+
+    [Theory]
     [MemberData(nameof(Devices))]
     public void Run_withoutOptionalOutputs_writesTheSameLogProbs(string device)
     {
@@ -144,13 +213,19 @@ public class CrossEntropyTests
         using var oracle = new Oracle(device, 6);
         const double Large = 9984, Next = 10048;
         double[] head = [Next, Next, -Next, 0, Large];
-        Slice logprobs = oracle.OutputParameter(3), entropy = oracle.OutputParameter(3), dHidden = oracle.Output(3);
+        Slice logprobs = oracle.OutputParameter(3), entropy = oracle.OutputParameter(3), dHidden = oracle.Output(3), ofEntropy = oracle.Output(3);
         oracle.Backend.TokenLogProbs(oracle.Put([1.0 / 64, -1, 1]), new Weight(5, 1, oracle.Put(head)), oracle.Put([1, 0, 1]), 1, logprobs, entropy, oracle.PutParameter([1.0, 1, 1]),
             dHidden, default);
         double total = 2 + Math.Exp(-1);
         oracle.Close([-Math.Log(total), -2 * Next, -Math.Log(2)], logprobs, oracle.SumsParameter, "logprobs");
         oracle.Close([Math.Log(total) + Math.Exp(-1) / total, 0, Math.Log(2)], entropy, oracle.SumsParameter, "entropy");
         oracle.Close([Next - (2 * Next + Large * Math.Exp(-1)) / total, 2 * Next, 0], dHidden, oracle.Sums, "dHidden");
+
+        // Of what weighs nothing, however far below the largest it is, the entropy has no gradient; equal logits are its maximum.
+        oracle.Backend.TokenLogProbs(oracle.Put([1.0 / 64, -1, 1]), new Weight(5, 1, oracle.Put(head)), oracle.Put([1, 0, 1]), 1, logprobs, default, oracle.PutParameter([0.0, 0, 0]),
+            ofEntropy, default, oracle.PutParameter([1.0, 1, 1]));
+        double small = Math.Exp(-1) / total, mean = -small; // p and Σ p·s, s = z − max z
+        oracle.Close([-((1 - small) * -mean * Next + small * (-1 - mean) * Large), 0, 0], ofEntropy, oracle.Sums, "dHidden of the entropy", terms: small * Next);
     }
 
     [Theory]
@@ -203,7 +278,7 @@ public class CrossEntropyTests
         Oracle.Repeats(() =>
         {
             call.Oracle.Backend.Fill(call.DHead, 0);
-            call.Run();
+            call.Run(entropyCoefficients: true);
             return [.. call.Oracle.Get(call.LogProbs), .. call.Oracle.Get(call.Entropy), .. call.Oracle.Get(call.DHidden), .. call.Oracle.Get(call.DHead)];
         });
     }
@@ -248,7 +323,7 @@ public class CrossEntropyTests
     {
         readonly int rows, width, vocabulary;
         readonly double temperature;
-        readonly double[] coefficients;
+        readonly double[] coefficients, entropyCoefficients;
 
         public Call(string device, int rows, int width, int vocabulary, double temperature, int seed, DType head = default, StoredWeight? stored = null)
         {
@@ -259,6 +334,7 @@ public class CrossEntropyTests
             coefficients = Oracle.Values(rows, 0);
             Before = Oracle.Values(vocabulary * width, 0);
             Targets = [.. Oracle.Integers(rows, vocabulary).Select((target, i) => i % 5 == 2 ? Ignored : target)];
+            entropyCoefficients = Oracle.Values(rows, 0);
             if (head != default)
             {
                 Head = [.. Head.Select(x => Math.Round(x * 32) / 32)]; // exact in both halves
@@ -266,7 +342,8 @@ public class CrossEntropyTests
 
             Head = stored?.Values ?? Head;
             Weight = stored?.On(Oracle.Backend) ?? new Weight(vocabulary, width, Oracle.Put(Head, head == default ? Oracle.Backend.Activation : head));
-            (HiddenSlice, TargetSlice, CoefficientSlice) = (Oracle.Put(Hidden), Oracle.Put(Targets), Oracle.PutParameter(coefficients));
+            (HiddenSlice, TargetSlice) = (Oracle.Put(Hidden), Oracle.Put(Targets));
+            (CoefficientSlice, EntropyCoefficientSlice) = (Oracle.PutParameter(coefficients), Oracle.PutParameter(entropyCoefficients));
             (LogProbs, Entropy, DHidden, DHead) = (Oracle.OutputParameter(rows), Oracle.OutputParameter(rows), Oracle.Output(Hidden.Length), Oracle.FencedParameter(Before));
         }
 
@@ -288,6 +365,8 @@ public class CrossEntropyTests
 
         public Slice CoefficientSlice { get; }
 
+        public Slice EntropyCoefficientSlice { get; }
+
         public Slice LogProbs { get; }
 
         public Slice Entropy { get; }
@@ -296,11 +375,11 @@ public class CrossEntropyTests
 
         public Slice DHead { get; }
 
-        public void Run(bool entropy = true, bool coefficients = true, bool dHidden = true, bool dHead = true) =>
+        public void Run(bool entropy = true, bool coefficients = true, bool dHidden = true, bool dHead = true, bool entropyCoefficients = false) =>
             Oracle.Backend.TokenLogProbs(HiddenSlice, Weight, TargetSlice, temperature, LogProbs, entropy ? Entropy : default, coefficients ? CoefficientSlice : default,
-                dHidden ? DHidden : default, dHead ? DHead : default);
+                dHidden ? DHidden : default, dHead ? DHead : default, entropyCoefficients ? EntropyCoefficientSlice : default);
 
-        public void RunInChunks(int chunkRows)
+        public void RunInChunks(int chunkRows, bool entropyCoefficients = false)
         {
             if (Oracle.Backend is KernelBackend<F32> single)
             {
@@ -314,7 +393,8 @@ public class CrossEntropyTests
             void Run<T>(bool tensorCores) where T : unmanaged, IElement<T>
             {
                 using var scratch = new ScratchBuffers(Oracle.Device!);
-                CrossEntropyKernels.Run<T>(Oracle.Device!, scratch, tensorCores, HiddenSlice, Weight, TargetSlice, temperature, LogProbs, Entropy, CoefficientSlice, DHidden, DHead, chunkRows);
+                CrossEntropyKernels.Run<T>(Oracle.Device!, scratch, tensorCores, HiddenSlice, Weight, TargetSlice, temperature, LogProbs, Entropy, CoefficientSlice, DHidden, DHead,
+                    entropyCoefficients ? EntropyCoefficientSlice : default, chunkRows);
             }
         }
 
@@ -326,14 +406,16 @@ public class CrossEntropyTests
         /// <summary>softmax − onehot is 0 but for rounding where a vocabulary of one leaves nothing to learn.</summary>
         public void CloseGradient(IEnumerable<double> expected, Slice actual, string what) => Oracle.Close([.. expected], actual, 2 * Oracle.Sums, what);
 
-        public double Loss(double[] hidden, double[] head)
+        public double Loss(double[] hidden, double[] head, bool entropies = false)
         {
-            Slice logprobs = Oracle.Output(rows);
-            Oracle.Backend.TokenLogProbs(Oracle.Put(hidden), new Weight(vocabulary, width, Oracle.Put(head)), TargetSlice, temperature, logprobs, default, default, default, default);
-            return Oracle.Get(logprobs).Zip(coefficients, (x, c) => x * c).Sum();
+            Slice logprobs = Oracle.OutputParameter(rows), entropy = Oracle.OutputParameter(rows);
+            Oracle.Backend.TokenLogProbs(Oracle.Put(hidden), new Weight(vocabulary, width, Oracle.Put(head)), TargetSlice, temperature, logprobs, entropy, default, default, default);
+            return Dot(logprobs, coefficients) + (entropies ? Dot(entropy, entropyCoefficients) : 0);
+
+            double Dot(Slice values, double[] slopes) => Oracle.Get(values).Zip(slopes, (x, c) => x * c).Sum();
         }
 
-        public (double[] LogProbs, double[] Entropy, double[] DHidden, double[] DHead) Naive()
+        public (double[] LogProbs, double[] Entropy, double[] DHidden, double[] DHead) Naive(bool entropyGradient = false)
         {
             double[] logprobs = new double[rows], entropy = new double[rows], dHidden = new double[Hidden.Length], dHead = new double[Head.Length], z = new double[vocabulary];
             for (int i = 0; i < rows; i++)
@@ -358,6 +440,7 @@ public class CrossEntropyTests
                 for (int v = 0; v < vocabulary; v++)
                 {
                     double dz = coefficients[i] * ((v == Targets[i] ? 1 : 0) - Math.Exp(z[v] - log)) / temperature;
+                    dz -= entropyGradient ? entropyCoefficients[i] * Math.Exp(z[v] - log) * (z[v] - log + entropy[i]) / temperature : 0;
                     for (int d = 0; d < width; d++)
                     {
                         dHidden[i * width + d] += dz * Head[v * width + d];

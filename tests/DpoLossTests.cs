@@ -78,7 +78,7 @@ public class DpoLossTests
         DpoPair[] pairs = Random(4, 8);
         var options = new DpoLossOptions(0.2, kind, smoothing, referenceFree);
         var whole = DpoLoss.Compute(pairs, options, 8);
-        DpoLossResult[] parts = [DpoLoss.Compute(pairs[..3], options, 8), DpoLoss.Compute(pairs[3..4], options, 8), DpoLoss.Compute(pairs[4..], options, 8)];
+        DpoLossResult[] parts = [DpoLoss.Compute(pairs.AsSpan(..3), options, 8), DpoLoss.Compute(pairs.AsSpan(3..4), options, 8), DpoLoss.Compute(pairs.AsSpan(4..), options, 8)];
 
         LossArrays.Close(whole.Loss, parts.Sum(part => part.Loss), "loss", 1e-13);
         Assert.Equal(whole.ChosenGradient, LossArrays.Flat(parts.Select(part => part.ChosenGradient)));

@@ -112,6 +112,6 @@ public class KvCacheTests
     {
         using var arena = new Arena(model.Backend);
         var tape = Tape.ForInference(model.Backend, arena);
-        return model.Backend.ReadDoubles(model.Logits(tape, model.Forward(tape, TokenBatch.Continue(tape, cache, slots, ids, counts))).Data);
+        return model.Backend.ReadDoubles(model.Logits(tape, model.Forward(tape, TokenBatch.Continue(tape, cache, slots, tape.Upload(ids), counts))).Data);
     }
 }

@@ -61,7 +61,8 @@ sealed unsafe class LimitedBackend(int room) : Backend
     public override void LinearBackward(Slice dy, Slice x, Slice loraInput, Weight weight, LoraFactors? lora, Slice xa, Slice dx, Slice dLoraInput, bool accumulate,
         Slice dA, Slice dB, Slice dWeight, Slice dBias) => throw Unused();
 
-    public override void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead) => throw Unused();
+    public override void TokenLogProbs(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead,
+        Slice entropyCoefficients = default) => throw Unused();
 
     public override void ScalarHeadForward(Slice hidden, Slice weight, Slice values) => throw Unused();
 
@@ -75,7 +76,7 @@ sealed unsafe class LimitedBackend(int room) : Backend
 
     public override void AdamW8Bit(Slice p, Slice g, Moments8Bit moments, AdamWStep step, Slice norm) => throw Unused();
 
-    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) => throw Unused();
+    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs, Slice draws = default) => throw Unused();
 
     static NotSupportedException Unused() => new("LimitedBackend computes nothing.");
 }

@@ -21,6 +21,8 @@ public class LossKernelTests
         var head = new Weight(Vocabulary, Width, oracle.Put(oracle.Values(Vocabulary * Width)));
         Moves(4 * Rows * Vocabulary, "CrossEntropyKernels.RowKernel", () => backend.TokenLogProbs(hidden, head, targets, 1, logprobs, default, default, default, default));
         Moves((8 + size) * Rows * Vocabulary, "CrossEntropyKernels.RowKernel", () => backend.TokenLogProbs(hidden, head, targets, 1, logprobs, default, ones, oracle.Output(Rows * Width), default));
+        Moves((8 + size) * Rows * Vocabulary, "CrossEntropyKernels.RowKernel", () =>
+            backend.TokenLogProbs(hidden, head, targets, 1, logprobs, default, ones, oracle.Output(Rows * Width), default, ones)); // an entropy's gradient moves nothing more
         Moves(size * Rows * Vocabulary, "CrossEntropyKernels.RowKernel", () =>
             backend.TokenLogProbs(hidden, head, oracle.Put([-100, -100]), 1, logprobs, default, ones, oracle.Output(Rows * Width), default)); // zeros are written, nothing is read
 
@@ -81,16 +83,18 @@ public class LossKernelTests
         // In f32: steps are larger than in double, and their error with them.
         const int Rows = 4, Width = 7, Vocabulary = 21, Seed = 4;
         using Oracle oracle = new("emulator-f32", Seed);
-        double[] hidden = oracle.Values(Rows * Width, 0), head = oracle.Values(Vocabulary * Width, 0), coefficients = oracle.Values(Rows, 0);
-        Slice targets = oracle.Put([3, -100, 20, 0]), dHidden = oracle.Output(hidden.Length), dHead = oracle.PutParameter(new double[head.Length]), logprobs = oracle.OutputParameter(Rows);
-        oracle.Backend.TokenLogProbs(oracle.Put(hidden), new Weight(Vocabulary, Width, oracle.Put(head)), targets, 0.8, logprobs, default, oracle.PutParameter(coefficients), dHidden, dHead);
+        double[] hidden = oracle.Values(Rows * Width, 0), head = oracle.Values(Vocabulary * Width, 0), coefficients = oracle.Values(Rows, 0), entropyCoefficients = oracle.Values(Rows, 0);
+        Slice targets = oracle.Put([3, -100, 20, 0]), dHidden = oracle.Output(hidden.Length), dHead = oracle.PutParameter(new double[head.Length]);
+        Slice logprobs = oracle.OutputParameter(Rows), entropy = oracle.OutputParameter(Rows);
+        oracle.Backend.TokenLogProbs(oracle.Put(hidden), new Weight(Vocabulary, Width, oracle.Put(head)), targets, 0.8, logprobs, default, oracle.PutParameter(coefficients), dHidden, dHead,
+            oracle.PutParameter(entropyCoefficients));
         FiniteDifference.Check("dHidden", Seed, hidden, oracle.Get(dHidden), moved => Loss(moved, head), step: 1e-2, tolerance: 1e-3);
         FiniteDifference.Check("dHead", Seed, head, oracle.Get(dHead), moved => Loss(hidden, moved), step: 1e-2, tolerance: 1e-3);
 
         double Loss(double[] h, double[] w)
         {
-            oracle.Backend.TokenLogProbs(oracle.Put(h), new Weight(Vocabulary, Width, oracle.Put(w)), targets, 0.8, logprobs, default, default, default, default);
-            return oracle.Get(logprobs).Zip(coefficients, (x, c) => x * c).Sum();
+            oracle.Backend.TokenLogProbs(oracle.Put(h), new Weight(Vocabulary, Width, oracle.Put(w)), targets, 0.8, logprobs, entropy, default, default, default);
+            return oracle.Get(logprobs).Zip(coefficients, (x, c) => x * c).Sum() + oracle.Get(entropy).Zip(entropyCoefficients, (x, c) => x * c).Sum();
         }
     }
 
@@ -102,7 +106,7 @@ public class LossKernelTests
         double[] values = oracle.Values(Length);
         Slice logprobs = oracle.OutputParameter(Rows), entropy = oracle.OutputParameter(Rows), dHidden = oracle.Output(Rows * Width), dHead = oracle.PutParameter(new double[Vocabulary * Width]);
         backend.TokenLogProbs(oracle.Put(values[..(Rows * Width)]), new Weight(Vocabulary, Width, oracle.Put(values[..(Vocabulary * Width)])), oracle.Put([1, 39]), 1, logprobs, entropy,
-            oracle.PutParameter([1, -2.0]), dHidden, dHead);
+            oracle.PutParameter([1, -2.0]), dHidden, dHead, oracle.PutParameter([0.5, 1]));
 
         AdamWStep step = new(3, 1e-2, 0.9, 0.999, 1e-8, 0.1, 1, Decaying: 100);
         Slice p = oracle.PutParameter(values), q = oracle.PutParameter(values), g = oracle.PutParameter(oracle.Values(Length)), norm = oracle.PutParameter([20.0]);
@@ -112,7 +116,7 @@ public class LossKernelTests
         backend.AdamW8Bit(q, g, new Moments8Bit(first, scales, second, others, oracle.Put(Array.ConvertAll(Moments8Bit.MapValues.ToArray(), x => (double)x), DType.F32)), step, norm);
 
         Slice ids = oracle.Put([0]), drawn = oracle.OutputParameter(1);
-        backend.Sample(oracle.Put(values), 1, new Sampling(8), new RandomKey(1, 2, 3), ids, drawn);
+        backend.Sample(oracle.Put(values), 1, new Sampling(8), new RandomKey(1, 2, 3), ids, drawn, oracle.Put([9]));
         (string What, Slice Slice)[] written =
         [
             ("logprobs", logprobs), ("entropy", entropy), ("dHidden", dHidden), ("dHead", dHead), ("AdamW p", p), ("AdamW m", m), ("AdamW v", v), ("AdamW8Bit p", q),

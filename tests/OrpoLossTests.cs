@@ -63,7 +63,7 @@ public class OrpoLossTests
         OrpoPair[] pairs = Random(6, 7);
         OrpoStep step = new(7, pairs.Sum(pair => pair.TokensWithPrompt));
         var whole = OrpoLoss.Compute(pairs, 0.3, step);
-        OrpoLossResult[] parts = [OrpoLoss.Compute(pairs[..1], 0.3, step), OrpoLoss.Compute(pairs[1..5], 0.3, step), OrpoLoss.Compute(pairs[5..], 0.3, step)];
+        OrpoLossResult[] parts = [OrpoLoss.Compute(pairs.AsSpan(..1), 0.3, step), OrpoLoss.Compute(pairs.AsSpan(1..5), 0.3, step), OrpoLoss.Compute(pairs.AsSpan(5..), 0.3, step)];
 
         LossArrays.Close(whole.Loss, parts.Sum(part => part.Loss), "loss", 1e-14);
         Assert.Equal(whole.ChosenGradient, LossArrays.Flat(parts.Select(part => part.ChosenGradient)));

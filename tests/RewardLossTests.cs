@@ -49,7 +49,7 @@ public class RewardLossTests
         var random = new Random(2);
         double[] chosen = LossArrays.Normal(random, 7, 2), rejected = LossArrays.Normal(random, 7, 2), margins = LossArrays.Normal(random, 7, 0.5);
         var whole = RewardLoss.Compute(chosen, rejected, margins, 0.03, 7);
-        RewardLossResult first = RewardLoss.Compute(chosen[..2], rejected[..2], margins[..2], 0.03, 7), second = RewardLoss.Compute(chosen[2..], rejected[2..], margins[2..], 0.03, 7);
+        RewardLossResult first = RewardLoss.Compute(chosen.AsSpan(..2), rejected.AsSpan(..2), margins.AsSpan(..2), 0.03, 7), second = RewardLoss.Compute(chosen.AsSpan(2..), rejected.AsSpan(2..), margins.AsSpan(2..), 0.03, 7);
 
         LossArrays.Close(whole.Loss, first.Loss + second.Loss, "loss", 1e-14);
         Assert.Equal(whole.ChosenGradient, LossArrays.Flat([first.ChosenGradient, second.ChosenGradient]));

@@ -18,6 +18,9 @@ sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, De
     readonly Stack<PageLockedArray1D<byte>> landings = []; // where late reads arrive, not in use now
     int used;
 
+    /// <summary>Downloads so far, each of which waited for the device.</summary>
+    public long Downloads { get; private set; }
+
     /// <summary>Queues a copy to the device. The bytes are the caller's again when it returns.</summary>
     public void Upload(ReadOnlySpan<byte> source, Slice destination)
     {
@@ -45,6 +48,7 @@ sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, De
             return;
         }
 
+        Downloads++;
         var (buffer, offset) = buffers.Locate(source);
         while (!destination.IsEmpty)
         {

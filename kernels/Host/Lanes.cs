@@ -6,6 +6,9 @@ namespace IlgpuPeft.Kernels;
 /// <summary>Vector loops over a row: what is done with a tile between two products. Sums run in an order set by the length alone.</summary>
 static unsafe class Lanes<T> where T : unmanaged, IBinaryFloatingPointIeee754<T>
 {
+    /// <summary>Finite stand-in for −∞, by which a weight of 0 can be multiplied: its exponential is 0, in double too.</summary>
+    static readonly T Lowest = T.CreateTruncating(-2000);
+
     /// <summary>x·y + z, rounded once.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector<T> Fused(Vector<T> x, Vector<T> y, Vector<T> z) => typeof(T) == typeof(float)
@@ -98,8 +101,7 @@ static unsafe class Lanes<T> where T : unmanaged, IBinaryFloatingPointIeee754<T>
     /// <summary>Σ weights·(x − shift), where x = −∞ has weight 0 and adds nothing.</summary>
     public static T SumOfShifted(T* weights, T* x, int n, T shift)
     {
-        var lowest = T.CreateTruncating(-2000); // its exponential is 0 in double too
-        Vector<T> sum = default, offset = Vector.Create(shift), floor = Vector.Create(lowest);
+        Vector<T> sum = default, offset = Vector.Create(shift), floor = Vector.Create(Lowest);
         int i = 0;
         for (; i <= n - Vector<T>.Count; i += Vector<T>.Count)
         {
@@ -109,10 +111,26 @@ static unsafe class Lanes<T> where T : unmanaged, IBinaryFloatingPointIeee754<T>
         var result = Vector.Sum(sum);
         for (; i < n; i++)
         {
-            result += weights[i] * T.Max(x[i] - shift, lowest);
+            result += weights[i] * T.Max(x[i] - shift, Lowest);
         }
 
         return result;
+    }
+
+    /// <summary>weights *= constant + slope·(x − shift), where x = −∞ has weight 0 and keeps it.</summary>
+    public static void TimesLinear(T* weights, T* x, int n, T shift, T constant, T slope)
+    {
+        Vector<T> offset = Vector.Create(shift), floor = Vector.Create(Lowest), intercept = Vector.Create(constant), factor = Vector.Create(slope);
+        int i = 0;
+        for (; i <= n - Vector<T>.Count; i += Vector<T>.Count)
+        {
+            (Vector.Load(weights + i) * Fused(factor, Vector.MaxNative(Vector.Load(x + i) - offset, floor), intercept)).Store(weights + i);
+        }
+
+        for (; i < n; i++)
+        {
+            weights[i] *= slope * T.Max(x[i] - shift, Lowest) + constant;
+        }
     }
 
     /// <summary>scores become P = exp(scale·score − lse), and gradients, which hold dP, become P·(dP − product). <paramref name="n"/> is a multiple of the vector length.</summary>

@@ -10,6 +10,7 @@ enum ScratchSlot
     DecodedRows,
     PermutedInput,
     BlockScales,
+    RowSums,
     LoraGradient,
     Attention,
     AttentionParts,
@@ -18,6 +19,7 @@ enum ScratchSlot
     Hidden,
     TrainedRows,
     Candidates,
+    ScaledLogits,
 }
 
 /// <summary>

@@ -1,8 +1,9 @@
 // CrossEntropy: log-probabilities of target tokens under a large vocabulary, and in the same pass their gradient.
 //
 // Maths      z = hidden·headᵀ/temperature · logprob = z[target] − L, L = max z + ln Σ exp(z − max z) · entropy = L − Σ softmax(z)·z
-// Grad       dz = coefficient·(onehot(target) − softmax(z))/temperature · dHidden = dz·head · dHead += dzᵀ·hidden
-// Shapes     hidden, dHidden [N, D] · head [V, D] of any format · targets [N] i32 · logprobs, entropy, coefficients [N] · dHead [V, D]
+// Grad       with p = softmax(z): dz = coefficient·(onehot(target) − p)/temperature − entropyCoefficient·p·(ln p + entropy)/temperature, ln p + entropy = z − Σ p·z
+//            dHidden = dz·head · dHead += dzᵀ·hidden
+// Shapes     hidden, dHidden [N, D] · head [V, D] of any format · targets [N] i32 · logprobs, entropy, coefficients, entropyCoefficients [N] · dHead [V, D]
 // Layout     rows that are trained (target ≥ 0) are gathered, then taken in chunks [rows, V] of at most 32 MB; the others cost nothing.
 //            dz overwrites the chunk of logits
 // Launch     the products are Gemm's; between them a task is one row of the chunk
@@ -26,11 +27,11 @@ static unsafe class CrossEntropy
     const string Operation = "TokenLogProbs";
 
     /// <inheritdoc cref="Backend.TokenLogProbs" />
-    public static void Run<T>(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead)
-        where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    public static void Run<T>(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead,
+        Slice entropyCoefficients) where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         Expect.Element<T>(Operation, nameof(hidden), hidden);
-        Check(hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead, hidden.Type, hidden.Type);
+        Check(hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead, entropyCoefficients, hidden.Type, hidden.Type);
         Clear(logprobs);
         Clear(entropy);
         Clear(dHidden);
@@ -45,7 +46,7 @@ static unsafe class CrossEntropy
         {
             int rows = Math.Min(chunk, count - start);
             var job = new RowJob<T>(trained + start, width, vocabulary, T.CreateTruncating(1 / temperature), hidden.Pointer<T>(), targets.Pointer<int>(),
-                logprobs.Pointer<T>(), entropy.Pointer<T>(), coefficients.Pointer<T>(), logits);
+                logprobs.Pointer<T>(), entropy.Pointer<T>(), coefficients.Pointer<T>(), entropyCoefficients.Pointer<T>(), logits);
             job.Gather(rows, gathered);
             Gemm.Multiply(rows, T.One, gathered, width, head, true, T.Zero, logits, vocabulary);
             Workers.Run(rows, job);
@@ -68,8 +69,8 @@ static unsafe class CrossEntropy
     }
 
     /// <summary>What every device asks of a call.</summary>
-    public static void Check(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead, DType activation,
-        DType parameter)
+    public static void Check(Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy, Slice coefficients, Slice dHidden, Slice dHead,
+        Slice entropyCoefficients, DType activation, DType parameter)
     {
         Expect.Type(Operation, nameof(targets), targets, DType.I32);
         Expect.Weight(Operation, nameof(head), head);
@@ -85,6 +86,9 @@ static unsafe class CrossEntropy
         Expect.Optional(Operation, nameof(dHidden), dHidden, activation, hidden.Length);
         Expect.Optional(Operation, nameof(dHead), dHead, parameter, (long)head.Rows * head.Columns);
         Expect.That(!coefficients.IsEmpty || (dHidden.IsEmpty && dHead.IsEmpty), Operation, "a gradient is asked for without coefficients, expected ∂L/∂logprob of every row.");
+        Expect.Optional(Operation, nameof(entropyCoefficients), entropyCoefficients, parameter, targets.Length);
+        Expect.That(entropyCoefficients.IsEmpty || !coefficients.IsEmpty, Operation,
+            "entropyCoefficients are given without coefficients, expected ∂L/∂logprob of every row beside ∂L/∂entropy. Pass zeros for a loss of the entropy alone.");
     }
 
     static void Clear(Slice slice)
@@ -117,8 +121,8 @@ static unsafe class CrossEntropy
     }
 
     /// <summary>Row i of the chunk is row trained[i] of the call. Turns its logits into a log-probability, and where there are coefficients into dz.</summary>
-    readonly struct RowJob<T>(int* trained, int width, int vocabulary, T scale, T* hidden, int* targets, T* logprobs, T* entropy, T* coefficients, T* logits) : IJob
-        where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    readonly struct RowJob<T>(int* trained, int width, int vocabulary, T scale, T* hidden, int* targets, T* logprobs, T* entropy, T* coefficients,
+        T* entropyCoefficients, T* logits) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         public void Run(int index)
         {
@@ -127,13 +131,18 @@ static unsafe class CrossEntropy
             var maximum = Lanes<T>.ScaleAndMax(z, vocabulary, scale);
             var shifted = z[target] - maximum; // first, so that a large maximum cancels no digits of the logarithm
             double total = 0, weighted = 0;
-            T* part = stackalloc T[Part];
+            T* scaled = null; // z as it is now, before it turns into its exponentials
+            if (entropy != null || entropyCoefficients != null)
+            {
+                scaled = Scratch.Get<T>(ScratchSlot.ScaledLogits, vocabulary);
+                new ReadOnlySpan<T>(z, vocabulary).CopyTo(new Span<T>(scaled, vocabulary));
+            }
+
             for (int start = 0; start < vocabulary; start += Part)
             {
                 int count = Math.Min(Part, vocabulary - start);
-                new ReadOnlySpan<T>(z + start, entropy == null ? 0 : count).CopyTo(new Span<T>(part, Part));
                 total += double.CreateTruncating(Lanes<T>.ExpAndSum(z + start, count, maximum));
-                weighted += entropy == null ? 0 : double.CreateTruncating(Lanes<T>.SumOfShifted(z + start, part, count, maximum));
+                weighted += scaled != null ? double.CreateTruncating(Lanes<T>.SumOfShifted(z + start, scaled + start, count, maximum)) : 0;
             }
 
             double log = Math.Log(total);
@@ -145,8 +154,17 @@ static unsafe class CrossEntropy
 
             if (coefficients != null)
             {
-                var factor = coefficients[row] * scale;
-                Lanes<T>.Scale(z, vocabulary, -factor / T.CreateTruncating(total), z);
+                T factor = coefficients[row] * scale, sum = T.CreateTruncating(total);
+                if (entropyCoefficients == null)
+                {
+                    Lanes<T>.Scale(z, vocabulary, -factor / sum, z);
+                }
+                else
+                {
+                    var slope = entropyCoefficients[row] * scale;
+                    Lanes<T>.TimesLinear(z, scaled, vocabulary, maximum, (slope * T.CreateTruncating(weighted / total) - factor) / sum, -slope / sum);
+                }
+
                 z[target] += factor;
             }
         }

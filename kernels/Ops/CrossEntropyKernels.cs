@@ -1,8 +1,8 @@
 // CrossEntropy on devices: log-probabilities of target tokens and their gradient, a chunk of rows at a time. The maths is in CrossEntropy.cs.
 //
 // Maths      as CrossEntropy.cs; maximum, sum and Σ exp(z − max)·(z − max) in one reading of a row, rescaled when the maximum grows
-// Grad       dz = coefficient·(onehot(target) − softmax(z))/temperature · dHidden = dz·head · dHead += dzᵀ·hidden
-// Shapes     hidden, dHidden [N, D] T · head [V, D] of any format · targets [N] i32 · logprobs, entropy, coefficients [N] f32 · dHead [V, D] f32
+// Grad       with p = softmax(z): dz = coefficient·(onehot(target) − p)/temperature − entropyCoefficient·p·(z − Σ p·z)/temperature · dHidden = dz·head · dHead += dzᵀ·hidden
+// Shapes     hidden, dHidden [N, D] T · head [V, D] of any format · targets [N] i32 · logprobs, entropy, coefficients, entropyCoefficients [N] f32 · dHead [V, D] f32
 // Layout     chunks of at most 128 MB of f32 logits, at least 64 rows. dz is stored as T: over the logits in f32, beside them in bfloat16. Rows without a target are computed with the
 //            others and get dz = 0: which they are is known on the device alone, and to count them would mean to wait for it
 // Launch     the products are MatMulKernels'; between them a group of 1,024 a row, or of as many as the device has room for
@@ -22,17 +22,17 @@ static class CrossEntropyKernels
 
     /// <inheritdoc cref="Backend.TokenLogProbs" />
     public static void Run<T>(KernelDevice device, ScratchBuffers scratch, bool tensorCores, Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy,
-        Slice coefficients, Slice dHidden, Slice dHead) where T : unmanaged, IElement<T> =>
-        Run<T>(device, scratch, tensorCores, hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead, ChunkRows(head.Rows));
+        Slice coefficients, Slice dHidden, Slice dHead, Slice entropyCoefficients) where T : unmanaged, IElement<T> =>
+        Run<T>(device, scratch, tensorCores, hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead, entropyCoefficients, ChunkRows(head.Rows));
 
     /// <summary>Rows whose logits fit the budget: whole tiles, so that no chunk but the last leaves a tile unfilled.</summary>
     public static int ChunkRows(int vocabulary) => (int)Math.Max(1, ChunkBytes / (sizeof(float) * (long)vocabulary) / RowsOfTile) * RowsOfTile;
 
-    /// <summary><see cref="Run{T}(KernelDevice, ScratchBuffers, bool, Slice, Weight, Slice, double, Slice, Slice, Slice, Slice, Slice)"/> with so many rows a chunk.</summary>
+    /// <summary><see cref="Run{T}(KernelDevice, ScratchBuffers, bool, Slice, Weight, Slice, double, Slice, Slice, Slice, Slice, Slice, Slice)"/> with so many rows a chunk.</summary>
     public static void Run<T>(KernelDevice device, ScratchBuffers scratch, bool tensorCores, Slice hidden, Weight head, Slice targets, double temperature, Slice logprobs, Slice entropy,
-        Slice coefficients, Slice dHidden, Slice dHead, int chunkRows) where T : unmanaged, IElement<T>
+        Slice coefficients, Slice dHidden, Slice dHead, Slice entropyCoefficients, int chunkRows) where T : unmanaged, IElement<T>
     {
-        CrossEntropy.Check(hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead, T.Type, DType.F32);
+        CrossEntropy.Check(hidden, head, targets, temperature, logprobs, entropy, coefficients, dHidden, dHead, entropyCoefficients, T.Type, DType.F32);
         int width = head.Columns, vocabulary = head.Rows, count = checked((int)targets.Length), chunk = Math.Min(count, chunkRows);
         if (count == 0)
         {
@@ -49,8 +49,8 @@ static class CrossEntropyKernels
             var product = new MatMulCall(rows, vocabulary, width) { A = x, B = default, TransposeB = true, C = z, Alpha = (float)(1 / temperature) };
             MatMulKernels.Multiply(device, scratch, tensorCores, product, head);
             device.Launch(RowKernel, LaunchShape.Groups(rows, threads), View<F32>(z), View<T>(coefficients.IsEmpty ? default : gradient), View<int>(Chunk(targets, 1)),
-                View<float>(Chunk(logprobs, 1)), View<float>(Chunk(entropy, 1)), View<float>(Chunk(coefficients, 1)), vocabulary, (float)(1 / temperature),
-                Quads.Fit(z, vocabulary) && Quads.Fit(gradient, vocabulary) ? 1 : 0);
+                View<float>(Chunk(logprobs, 1)), View<float>(Chunk(entropy, 1)), View<float>(Chunk(coefficients, 1)), View<float>(Chunk(entropyCoefficients, 1)),
+                vocabulary, (float)(1 / temperature), Quads.Fit(z, vocabulary) && Quads.Fit(gradient, vocabulary) ? 1 : 0);
             if (!dHead.IsEmpty)
             {
                 MatMulKernels.Multiply(device, scratch, tensorCores, new MatMulCall(vocabulary, width, rows) { A = gradient, TransposeA = true, B = x, C = dHead, Accumulate = true });
@@ -68,7 +68,7 @@ static class CrossEntropyKernels
     }
 
     static void RowKernel<T>(ArrayView<F32> logits, ArrayView<T> dz, ArrayView<int> targets, ArrayView<float> logprobs, ArrayView<float> entropy, ArrayView<float> coefficients,
-        int vocabulary, float scale, int quads) where T : unmanaged, IElement<T>
+        ArrayView<float> entropyCoefficients, int vocabulary, float scale, int quads) where T : unmanaged, IElement<T>
     {
         var partial = SharedMemory.Allocate<RunningSum>(MostThreads / 32);
         int row = Grid.IdxX, target = targets[row];
@@ -103,11 +103,23 @@ static class CrossEntropyKernels
 
         if (dz.Length > 0)
         {
-            float factor = coefficients[row] * scale;
-            Write(logits, dz, start, vocabulary, quads, sum.Maximum, -factor / sum.Total);
+            float factor = coefficients[row] * scale, power = Exp(aim - sum.Maximum), own = factor * (1 - power / sum.Total);
+            var gradient = new Gradient { Maximum = sum.Maximum, Factor = -factor / sum.Total };
+            if (entropyCoefficients.Length > 0)
+            {
+                gradient.Slope = -entropyCoefficients[row] * scale / sum.Total;
+                gradient.Mean = sum.Weighted / sum.Total;
+                own += power * gradient.OfEntropy(aim);
+                Write(logits, dz, start, vocabulary, quads, gradient, entropy: true);
+            }
+            else
+            {
+                Write(logits, dz, start, vocabulary, quads, gradient, entropy: false);
+            }
+
             if (Group.IdxX == (quads != 0 ? target / 4 : target) % Group.DimX) // the thread that wrote this element
             {
-                dz[start + target] = T.Narrow(factor * (1 - Exp(aim - sum.Maximum) / sum.Total));
+                dz[start + target] = T.Narrow(own);
             }
         }
     }
@@ -141,18 +153,18 @@ static class CrossEntropyKernels
         return sum;
     }
 
-    /// <summary>dz = factor·exp(z − maximum).</summary>
-    static void Write<T>(ArrayView<F32> logits, ArrayView<T> dz, long start, int vocabulary, int quads, float maximum, float factor) where T : unmanaged, IElement<T>
+    /// <summary>dz of all logits, as if none were the target's. Whether there is an entropy is a constant: without one, the loop does not know of it.</summary>
+    static void Write<T>(ArrayView<F32> logits, ArrayView<T> dz, long start, int vocabulary, int quads, Gradient gradient, bool entropy) where T : unmanaged, IElement<T>
     {
         if (quads != 0)
         {
             for (int i = Group.IdxX; i < vocabulary / 4; i += Group.DimX)
             {
                 var z = Quads.Load(logits, start / 4 + i);
-                z.X = factor * Exp(z.X - maximum);
-                z.Y = factor * Exp(z.Y - maximum);
-                z.Z = factor * Exp(z.Z - maximum);
-                z.W = factor * Exp(z.W - maximum);
+                z.X = gradient.Of(z.X, entropy);
+                z.Y = gradient.Of(z.Y, entropy);
+                z.Z = gradient.Of(z.Z, entropy);
+                z.W = gradient.Of(z.W, entropy);
                 Quads.Store(dz, start / 4 + i, z);
             }
         }
@@ -160,7 +172,7 @@ static class CrossEntropyKernels
         {
             for (int i = Group.IdxX; i < vocabulary; i += Group.DimX)
             {
-                dz[start + i] = T.Narrow(factor * Exp(F32.Widen(logits[start + i]) - maximum));
+                dz[start + i] = T.Narrow(gradient.Of(F32.Widen(logits[start + i]), entropy));
             }
         }
     }
@@ -179,6 +191,27 @@ static class CrossEntropyKernels
     }
 
     static float Exp(float x) => Intrinsics.Exp2(x * Intrinsics.Log2E);
+
+    /// <summary>The gradient of a row, with s = z − Maximum: exp(s)·(Factor + Slope·(s − Mean)).</summary>
+    struct Gradient
+    {
+        /// <summary>Of the row's logits.</summary>
+        public float Maximum;
+
+        /// <summary>−coefficient / (temperature · Σ exp(s)).</summary>
+        public float Factor;
+
+        /// <summary>The same of the entropy's coefficient.</summary>
+        public float Slope;
+
+        /// <summary>Σ softmax(z)·s: what separates s from ln softmax(z) + entropy.</summary>
+        public float Mean;
+
+        public readonly float Of(float z, bool entropy) => Exp(z - Maximum) * (entropy ? Factor + OfEntropy(z) : Factor);
+
+        /// <summary>What the entropy adds to Factor; clamped where the exponential is 0 anyway, since 0·∞ is NaN.</summary>
+        public readonly float OfEntropy(float z) => Slope * (XMath.Max(z - Maximum, -200) - Mean);
+    }
 
     /// <summary>Σ exp(z − Maximum) and Σ exp(z − Maximum)·(z − Maximum) over some logits z.</summary>
     struct RunningSum

@@ -29,7 +29,7 @@ static class TrainCommand
             notes.ToList().ForEach(screen.Warn);
             if (parse.GetValue(dryRun))
             {
-                using var planned = SftRun.Open(config, screen.Warn);
+                using var planned = TrainingRun.Open(config, screen.Warn);
                 ShowPlan(planned, screen);
                 screen.Out.Write(parse.GetValue(json) ? Json.Line(Plan(planned)) + Environment.NewLine : "");
                 return;
@@ -37,14 +37,14 @@ static class TrainCommand
 
             string? from = Checkpoint(config, parse.GetValue(resume), screen);
             AtomicFile.RequireWritable(config.OutputDir);
-            using var run = SftRun.Open(config, screen.Warn);
+            using var run = TrainingRun.Open(config, screen.Warn);
             ShowPlan(run, screen);
             await TrainAsync(run, from, screen, parse.GetValue(json), cancel);
         });
         return command;
     }
 
-    static async Task TrainAsync(SftRun run, string? from, Screen screen, bool json, CancellationToken cancel)
+    static async Task TrainAsync(TrainingRun run, string? from, Screen screen, bool json, CancellationToken cancel)
     {
         long started = Stopwatch.GetTimestamp();
         TrainingResult result;
@@ -103,47 +103,49 @@ static class TrainCommand
         return resume ? latest : null;
     }
 
-    static object Plan(SftRun run) => new
+    static object Plan(TrainingRun run) => new
     {
         Model = run.Config.BaseModel,
         run.Model.Config.ModelType,
         Parameters = run.Model.ParameterCount,
         Trainable = run.Weights.Parameters.Count,
-        Steps = run.TotalSteps,
-        run.ItemsPerEpoch,
-        TokensPerEpoch = run.Data.Train.Sum(example => (long)example.Length),
-        TrainedTokensPerEpoch = run.Data.Train.Sum(example => (long)example.TrainedTokens),
-        Train = run.Data.Train.Count,
-        Validation = run.Data.Validation.Count,
-        Datasets = run.Data.Reports,
-        TestDatasets = run.Data.ValidationReports,
+        Steps = run.Trainer.TotalSteps,
+        run.Trainer.ItemsPerEpoch,
+        TokensPerEpoch = run.Rows.Tokens,
+        TrainedTokensPerEpoch = run.Rows.TrainedTokens,
+        run.Rows.Train,
+        run.Rows.Validation,
+        Datasets = run.Rows.Reports,
+        TestDatasets = run.Rows.ValidationReports,
         MemoryBytes = run.Model.Backend.Memory.ByOwner,
     };
 
-    static void ShowPlan(SftRun run, Screen screen)
+    static void ShowPlan(TrainingRun run, Screen screen)
     {
         var (config, model) = (run.Config, run.Model);
-        long trainable = run.Weights.Parameters.Count, tokens = run.Data.Train.Sum(example => (long)example.Length);
-        foreach (var report in run.Data.Reports.Concat(run.Data.ValidationReports))
+        long trainable = run.Weights.Parameters.Count;
+        var rows = run.Rows;
+        foreach (var report in rows.Reports.Concat(rows.ValidationReports))
         {
             screen.Say($"data: {report}");
         }
 
         string items = config.SamplePacking ? "bins" : "rows";
         string method = config.Adapter is null ? "every weight" : $"{config.Adapter}, rank {run.Adapter!.Config.Rank}, {run.Adapter.Updates.Count()} layers";
+        screen.Say($"method: {run.Title}");
         screen.Say($"model: {config.BaseModel}: {model.Config.ModelType}, {model.ParameterCount:N0} weights{(config.LoadIn4Bit ? " in NF4" : "")} on {model.Backend.Name}");
         screen.Say($"trains: {method}: {trainable:N0} weights, {(double)trainable / model.ParameterCount:0.00 %}");
-        screen.Say($"plan: {run.TotalSteps:N0} steps of {config.MicroBatchSize} x {config.GradientAccumulationSteps} {items}; " +
-            $"an epoch has {run.ItemsPerEpoch:N0} {items}, {tokens:N0} tokens; {run.Data.Validation.Count:N0} rows to validate on");
+        screen.Say($"plan: {run.Trainer.TotalSteps:N0} steps of {config.MicroBatchSize} x {config.GradientAccumulationSteps} {items}; " +
+            $"an epoch has {run.Trainer.ItemsPerEpoch:N0} {items}, {rows.Tokens:N0} tokens; {rows.Validation:N0} rows to validate on");
         screen.Say($"memory: {model.Backend.Memory} before activations");
-        if (config.SpecialTokens.EosToken is { } eos && run.Data.Tokenizer?.TokenId(eos) is { } id && !model.Config.EosIds.Contains(id))
+        if (config.SpecialTokens.EosToken is { } eos && run.Tokenizer?.TokenId(eos) is { } id && !model.Config.EosIds.Contains(id))
         {
             screen.Warn($"rows end with {eos}, which eos_token_id in the model's config.json does not name: generation stops there only after {id} is added to it.");
         }
 
-        if (run.Data.Train.Concat(run.Data.Validation).Max(example => example.Length) is var longest && longest > model.Config.MaxPositions)
+        if (rows.Longest > model.Config.MaxPositions)
         {
-            screen.Warn($"the longest row has {longest} tokens; the model was made for {model.Config.MaxPositions}.");
+            screen.Warn($"the longest row has {rows.Longest} tokens; the model was made for {model.Config.MaxPositions}.");
         }
     }
 }

@@ -23,13 +23,15 @@ public static class Quiz
     /// <param name="tokenizer">Its tokenizer.</param>
     /// <param name="questions">The prompts.</param>
     /// <param name="end">A token that ends an answer as the end of the sequence does, or null.</param>
-    /// <param name="cancel">Stops after the current answer.</param>
+    /// <param name="cancel">Stops after the current tokens.</param>
     public static IReadOnlyList<Reply> Take(CausalLm model, Tokenizer tokenizer, IEnumerable<Question> questions, string? end = null, CancellationToken cancel = default)
     {
-        using var generator = new Generator(model);
+        using var generator = new BatchGenerator(model);
         int[] stops = [.. model.Config.EosIds, .. end is not null && tokenizer.TokenId(end) is { } id ? [id] : Array.Empty<int>()];
         var options = new GenerationOptions { MaxTokens = MaxTokens, StopIds = stops };
-        return [.. questions.Select(question => new Reply(question, tokenizer.Decode([.. generator.Complete(tokenizer.Encode(question.Prompt), options, cancel).Tokens])))];
+        List<Question> asked = [.. questions];
+        var answers = generator.Complete([.. asked.Select(question => tokenizer.Encode(question.Prompt))], options, cancel);
+        return [.. asked.Zip(answers, (question, answer) => new Reply(question, tokenizer.Decode([.. answer.Tokens])))];
     }
 
     /// <summary>The share of right answers.</summary>

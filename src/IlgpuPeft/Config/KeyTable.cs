@@ -1,3 +1,5 @@
+using IlgpuPeft.Text;
+
 namespace IlgpuPeft.Config;
 
 /// <summary>All keys of one group, in three lists. A key in none of them is a mistake.</summary>

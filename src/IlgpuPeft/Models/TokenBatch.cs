@@ -63,10 +63,10 @@ public sealed class TokenBatch
     /// <param name="tape">Takes the memory of this step.</param>
     /// <param name="cache">Holds the earlier tokens.</param>
     /// <param name="slots">Which of the cache's sequences each group of new tokens belongs to.</param>
-    /// <param name="ids">The new tokens, group after group.</param>
-    /// <param name="counts">How many new tokens each group has; they add up to the number of ids.</param>
+    /// <param name="ids">The new tokens, I32 [N], group after group. They may have been drawn on the device a moment ago: the host does not read them.</param>
+    /// <param name="counts">How many new tokens each group has; they add up to N.</param>
     /// <exception cref="ArgumentException">The counts do not fit the ids, or a sequence would outgrow the cache.</exception>
-    public static TokenBatch Continue(Tape tape, KvCache cache, ReadOnlySpan<int> slots, ReadOnlySpan<int> ids, ReadOnlySpan<int> counts)
+    public static TokenBatch Continue(Tape tape, KvCache cache, ReadOnlySpan<int> slots, Slice ids, ReadOnlySpan<int> counts)
     {
         int total = TensorPrimitives.Sum(counts);
         if (total != ids.Length || counts.Length != slots.Length)
@@ -74,8 +74,8 @@ public sealed class TokenBatch
             throw new ArgumentException($"TokenBatch: {counts.Length} counts add up to {total}, expected {slots.Length} that add up to {ids.Length}, the number of ids.", nameof(counts));
         }
 
-        var positions = new int[ids.Length];
-        var rows = new int[ids.Length];
+        var positions = new int[total];
+        var rows = new int[total];
         var table = new int[4 * slots.Length];
         int start = 0, longest = 0;
         for (int s = 0; s < slots.Length; s++)
@@ -94,7 +94,7 @@ public sealed class TokenBatch
 
         return new TokenBatch
         {
-            Ids = tape.Upload(ids),
+            Ids = ids,
             Positions = tape.Upload(positions),
             Sequences = tape.Upload(table),
             MaxPositions = longest,

@@ -1,3 +1,5 @@
+using IlgpuPeft.Data;
+
 namespace IlgpuPeft.Rewards;
 
 /// <summary>Judges the answers of a policy: a rule, a function of the caller's, or a reward model.</summary>
@@ -10,14 +12,23 @@ public abstract class Reward(string name)
     /// <summary>Judges a batch; the result has the batch's order and length.</summary>
     public abstract IReadOnlyList<Judgement> Judge(IReadOnlyList<Sample> samples);
 
+    /// <summary>Looks at a prompt before the run, so that a row that answers cannot be compared with is found at once and not when its turn comes.</summary>
+    /// <exception cref="ArgumentException">The prompt's row lacks what the reward needs.</exception>
+    public virtual void Check(Prompt prompt) { }
+
     /// <summary>A reward that scores each answer as a whole.</summary>
-    public static Reward Of(string name, Func<Sample, double> score) => new FunctionReward(name, sample => new Judgement(score(sample)));
+    public static Reward Of(string name, Func<Sample, double> score) => new FunctionReward(name, sample => new Judgement(score(sample)), null);
 
     /// <summary>A reward that pays every token of an answer: the function returns one number for each of <see cref="Sample.Response"/>.</summary>
-    public static Reward PerToken(string name, Func<Sample, double[]> score) => new FunctionReward(name, sample => new Judgement(0, score(sample)));
+    public static Reward PerToken(string name, Func<Sample, double[]> score) => new FunctionReward(name, sample => new Judgement(0, score(sample)), null);
 
-    sealed class FunctionReward(string name, Func<Sample, Judgement> judge) : Reward(name)
+    /// <summary>The same with a look at each prompt before the run.</summary>
+    internal static Reward Of(string name, Func<Sample, double> score, Action<Prompt> check) => new FunctionReward(name, sample => new Judgement(score(sample)), check);
+
+    sealed class FunctionReward(string name, Func<Sample, Judgement> judge, Action<Prompt>? check) : Reward(name)
     {
         public override IReadOnlyList<Judgement> Judge(IReadOnlyList<Sample> samples) => [.. samples.Select(judge)];
+
+        public override void Check(Prompt prompt) => check?.Invoke(prompt);
     }
 }

@@ -1,3 +1,4 @@
+using IlgpuPeft.Data;
 using IlgpuPeft.Training;
 
 namespace IlgpuPeft.Rewards;
@@ -9,6 +10,19 @@ public sealed class RewardSum(IReadOnlyList<(Reward Reward, double Weight)> part
     /// <summary>The rewards and their weights.</summary>
     public IReadOnlyList<(Reward Reward, double Weight)> Parts { get; } =
         parts.Count > 0 ? parts : throw new ArgumentException("RewardSum: there is no reward, expected at least one.", nameof(parts));
+
+    /// <summary>Looks at all prompts before the run.</summary>
+    /// <exception cref="ArgumentException">A prompt's row lacks what a reward needs.</exception>
+    public void Check(IEnumerable<Prompt> prompts)
+    {
+        foreach (var prompt in prompts)
+        {
+            foreach (var (reward, _) in Parts)
+            {
+                reward.Check(prompt);
+            }
+        }
+    }
 
     /// <summary>Judges a batch.</summary>
     /// <returns>The weighted sums, and what each reward said [rewards][samples].</returns>

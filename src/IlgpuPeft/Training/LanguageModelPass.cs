@@ -60,7 +60,7 @@ public sealed class LanguageModelPass(CausalLm model) : IDisposable
         var coefficients = Upload(tape, gradients.LogProbs);
         var entropyCoefficients = gradients.Entropies is { } values ? Upload(tape, values) : default;
         hidden.Gradient = hidden.RequiresGradient ? arena.Allocate(backend.Activation, hidden.Data.Length) : default;
-        backend.TokenLogProbs(hidden.Data, model.Head, targets, temperature, logprobs, default, coefficients, hidden.Gradient, model.HeadGradient);
+        backend.TokenLogProbs(hidden.Data, model.Head, targets, temperature, logprobs, default, coefficients, hidden.Gradient, model.HeadGradient, entropyCoefficients);
         tape.Backward();
     }
 

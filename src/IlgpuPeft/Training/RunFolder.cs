@@ -29,16 +29,21 @@ public sealed class RunFolder(string path, int keep = 0)
 
     /// <summary>Starts the metrics file anew, or keeps its first rows when a run continues.</summary>
     /// <param name="stepsDone">Steps that the run continues after; later rows are cut off.</param>
-    public void StartMetrics(int stepsDone)
+    public void StartMetrics(int stepsDone) => StartRows(MetricsPath, stepsDone);
+
+    /// <summary>Starts a file of rows that each have a <c>step</c>, or keeps its first ones when a run continues.</summary>
+    /// <param name="file">Its path, in this folder.</param>
+    /// <param name="stepsDone">Steps that the run continues after; later rows are cut off.</param>
+    internal void StartRows(string file, int stepsDone)
     {
         Directory.CreateDirectory(path);
         List<string> kept = [];
-        if (stepsDone > 0 && File.Exists(MetricsPath))
+        if (stepsDone > 0 && File.Exists(file))
         {
-            kept.AddRange(File.ReadLines(MetricsPath).TakeWhile(line => StepOf(line) is { } step && step <= stepsDone));
+            kept.AddRange(File.ReadLines(file).TakeWhile(line => StepOf(line) is { } step && step <= stepsDone));
         }
 
-        AtomicFile.WriteText(MetricsPath, string.Concat(kept.Select(line => line + "\n")));
+        AtomicFile.WriteText(file, string.Concat(kept.Select(line => line + "\n")));
     }
 
     /// <summary>Appends one row to the metrics.</summary>

@@ -1,4 +1,4 @@
-namespace IlgpuPeft.Config;
+namespace IlgpuPeft.Text;
 
 /// <summary>Finds the name that was probably meant.</summary>
 static class Spelling

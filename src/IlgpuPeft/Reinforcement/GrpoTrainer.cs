@@ -1,0 +1,222 @@
+using System.Diagnostics;
+using IlgpuPeft.Adapters;
+using IlgpuPeft.Checkpoints;
+using IlgpuPeft.Data;
+using IlgpuPeft.Generation;
+using IlgpuPeft.Kernels;
+using IlgpuPeft.Rewards;
+using IlgpuPeft.Text;
+using IlgpuPeft.Training;
+
+namespace IlgpuPeft.Reinforcement;
+
+/// <summary>
+/// Group relative policy optimization (Shao et al. 2024, arXiv:2402.03300) and what became of it; see <see cref="Losses.GroupLoss"/>. A step of the run asks the policy a batch of prompts several
+/// times each, and reinforces the answers that earn more than the others to the same prompt. There is no value model.
+/// </summary>
+/// <remarks>
+/// Policy and reference are one frozen base: the policy is an adapter over it, the reference the base itself or another adapter. There is no padding, dropout is off in every pass, and the
+/// temperature divides the logits wherever a log-probability is taken.
+/// A step in which every group agrees, so that nothing can be learnt, leaves weights and moments as they are. TRL lets the moments decay and move the weights.
+/// </remarks>
+public sealed class GrpoTrainer : Trainer
+{
+    // Operation numbers of RandomKey: the seeds of a step's completions and of those that are evaluated.
+    const uint CompletionDraw = 0x0970_0000, EvaluationDraw = 0x0970_0001;
+
+    readonly GrpoOptions options;
+    readonly IReadOnlyList<Prompt> prompts, validation;
+    readonly RewardSum rewards;
+    readonly AdapterSet policy;
+    readonly AdapterSet? reference;
+    readonly Completions completions;
+    readonly GroupUpdate update;
+    readonly TrainedPart part;
+    readonly SampleFile? sampleFile;
+
+    /// <summary>Prepares a run; nothing is trained or written yet.</summary>
+    /// <param name="policy">What is trained, without a scalar head.</param>
+    /// <param name="baseModel">What the saved adapter calls its base model.</param>
+    /// <param name="tokenizer">Gives rewards and samples their texts; null writes token ids.</param>
+    /// <param name="prompts">What the policy is asked.</param>
+    /// <param name="rewards">What it is paid for.</param>
+    /// <param name="options">How.</param>
+    /// <param name="reference">What it is held to where <see cref="GrpoOptions.Beta"/> is not 0, such as a supervised adapter over the same model; null for the base.</param>
+    /// <param name="validation">Prompts to evaluate on, or none.</param>
+    /// <exception cref="ArgumentException">
+    /// An option is out of range, an adapter does not fit its role, there are no prompts, one is empty, too long, of another model or lacks what a reward needs, no token ends a completion,
+    /// or two rewards have one name.
+    /// </exception>
+    public GrpoTrainer(
+        AdapterSet policy, string baseModel, Tokenizer? tokenizer, IReadOnlyList<Prompt> prompts, RewardSum rewards, GrpoOptions options, AdapterSet? reference = null,
+        IReadOnlyList<Prompt>? validation = null)
+        : base(policy.Model, options)
+    {
+        (this.options, this.policy, this.reference, this.prompts, this.rewards, this.validation) = (options, policy, reference, prompts, rewards, validation ?? []);
+        CheckRoles();
+        CheckPrompts();
+        GoThrough(prompts.Count);
+        part = Train(TrainedWeights.Of(policy, baseModel));
+        completions = new Completions(Model, tokenizer);
+        update = new GroupUpdate(policy, reference, options);
+        sampleFile = Folder is null ? null : new SampleFile(Folder);
+    }
+
+    /// <summary>Hears of the samples that <see cref="GrpoOptions.SampleEvery"/> asks for: the first group of a step, on the training thread.</summary>
+    public IProgress<IReadOnlyList<GroupSample>>? Samples { get; init; }
+
+    /// <summary>The completions of the last step, or null before the first.</summary>
+    public CompletionGroups? LastGroups { get; private set; }
+
+    private protected override string Settings =>
+        $"{options.Fingerprint}, reference {(options.Beta == 0 ? "none" : reference is null ? "base" : $"adapter of {reference.Parameters.Count} values")}, " +
+        $"rewards {string.Join(", ", rewards.Parts.Select(part => $"{part.Weight} {part.Reward.Name}"))}, prompts {Digest()}";
+
+    private protected override StepOutcome Step(int step, int[] items, double rate)
+    {
+        long mark = Stopwatch.GetTimestamp();
+        policy.Enable();
+        var samples = completions.Draw([.. items.SelectMany(item => Enumerable.Repeat(prompts[item], options.NumGenerations))], new GenerationOptions
+        {
+            MaxTokens = options.MaxCompletionLength, Temperature = options.Temperature, TopP = options.TopP, TopK = options.TopK, StopIds = options.StopIds, Seed = SeedOf(step, CompletionDraw),
+        });
+        double generating = Lap(ref mark);
+        var groups = LastGroups = CompletionGroups.Judge(samples, rewards, options);
+        Show(step, groups);
+        double judging = Lap(ref mark);
+
+        var measures = new Dictionary<string, double>(groups.Measures, StringComparer.Ordinal);
+        double[][]? referenceLogProbs = update.ReferenceLogProbs(groups), old = null;
+        double loss = 0;
+        for (int iteration = 0; iteration < options.NumIterations; iteration++)
+        {
+            policy.Parameters.ZeroGradients();
+            var gradient = update.Differentiate(groups, old, referenceLogProbs);
+            PendingStep.Finite(gradient.Loss, step + 1); // before the weights change
+            TakeStep(gradient.Learns, rate);
+            old ??= gradient.LogProbs; // the policy that drew the completions is the one before the first update
+            loss += gradient.Loss / options.NumIterations;
+            foreach (var (name, value) in gradient.Metrics)
+            {
+                measures[name] = measures.GetValueOrDefault(name) + value / options.NumIterations;
+            }
+        }
+
+        (measures["time/generate"], measures["time/reward"], measures["time/update"]) = (generating, judging, Lap(ref mark));
+        long tokens = groups.Sequences.Sum(sequence => (long)sequence.Length), learnt = groups.Learnt.Sum(s => (long)samples[s].Response.Length);
+        return new StepOutcome(loss, tokens, learnt, measures);
+    }
+
+    /// <summary>The mean reward of completions of the validation prompts; the loss is minus that.</summary>
+    private protected override Evaluation? Evaluate(CancellationToken cancel)
+    {
+        if (validation.Count == 0)
+        {
+            return null;
+        }
+
+        policy.Enable();
+        var samples = completions.Draw(validation, new GenerationOptions
+        {
+            MaxTokens = options.MaxCompletionLength, Temperature = options.EvaluationTemperature, StopIds = options.StopIds, Seed = SeedOf(0, EvaluationDraw),
+        }, cancel);
+        var (sums, each) = rewards.Judge(samples);
+        double reward = sums.Average(judgement => judgement.Total);
+        return new Evaluation(-reward, new Dictionary<string, double>([new("reward", reward), .. CompletionGroups.OfEach(rewards, each), .. Completions.Measures(samples)], StringComparer.Ordinal));
+    }
+
+    /// <inheritdoc />
+    public override void Dispose()
+    {
+        base.Dispose();
+        completions.Dispose();
+        update.Dispose();
+    }
+
+    void TakeStep(bool learns, double rate)
+    {
+        if (learns)
+        {
+            Update(part, rate);
+        }
+        else
+        {
+            Backend.Fill(part.Optimizer.GradientNorm, 0);
+        }
+    }
+
+    void Show(int step, CompletionGroups groups)
+    {
+        if (options.SampleEvery == 0 || step % options.SampleEvery != 0)
+        {
+            return;
+        }
+
+        GroupSample[] shown = [.. groups.Samples.Take(options.NumGenerations).Select((sample, i) => new GroupSample(step + 1, sample.Prompt.Text, sample.Text, groups.Rewards[i], groups.Advantages[i]))];
+        sampleFile?.Append(step, shown);
+        Samples?.Report(shown);
+    }
+
+    void CheckRoles()
+    {
+        Require(policy.Head is null && reference?.Head is null, "an adapter has a scalar head, which drawing tokens has no use for. Make it without one; a reward model takes part as a reward.");
+        Require(reference is null || reference.Model == policy.Model, "the adapters lie over different models, expected one base under both roles. Load the base once.");
+        Require(reference != policy, "policy and reference are one adapter, expected a set for each: the reference must not change. Leave it out for the base model.");
+        Require(rewards.Parts.Select(part => part.Reward.Name).Distinct(StringComparer.Ordinal).Count() == rewards.Parts.Count,
+            $"two of the rewards {string.Join(", ", rewards.Parts.Select(part => part.Reward.Name))} have one name, which metrics cannot tell apart. Give one of them another with the option label.");
+    }
+
+    void CheckPrompts()
+    {
+        Require(prompts.Count > 0, "there are no prompts to train on.");
+        Require(options.StopIds is not null || Model.Config.EosIds.Count > 0,
+            "the model names no end-of-sequence token, so no completion could end. Set stop_token_id, or an empty StopIds for completions of full length.");
+        RequireInVocabulary("GrpoTrainer: stop tokens", options.StopIds ?? Model.Config.EosIds);
+        int longest = Model.Config.MaxPositions - options.MaxCompletionLength;
+        foreach (var prompt in prompts.Concat(validation))
+        {
+            string where = $"{prompt.File}:{prompt.Line}";
+            if (prompt.Ids.Length == 0 || prompt.Ids.Length > longest)
+            {
+                throw new ArgumentException($"{where}: the prompt has {prompt.Ids.Length} tokens, expected 1 to {longest}: the model's {Model.Config.MaxPositions} positions less max_completion_length " +
+                    $"{options.MaxCompletionLength}. Shorten or drop the row, or lower max_completion_length.");
+            }
+
+            RequireInVocabulary(where, prompt.Ids);
+        }
+
+        rewards.Check(prompts.Concat(validation));
+    }
+
+    ulong SeedOf(int step, uint operation)
+    {
+        var (low, high, _, _) = new RandomKey(options.Seed, (uint)step, operation).Philox(0);
+        return (ulong)high << 32 | low;
+    }
+
+    string Digest()
+    {
+        var digest = new DataDigest();
+        foreach (var prompt in prompts)
+        {
+            digest.Add(prompt.Ids);
+        }
+
+        return digest.ToString();
+    }
+
+    static double Lap(ref long mark)
+    {
+        double seconds = Stopwatch.GetElapsedTime(mark).TotalSeconds;
+        mark = Stopwatch.GetTimestamp();
+        return seconds;
+    }
+
+    static void Require(bool holds, string problem)
+    {
+        if (!holds)
+        {
+            throw new ArgumentException($"{nameof(GrpoTrainer)}: {problem}");
+        }
+    }
+}

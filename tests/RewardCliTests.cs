@@ -2,7 +2,6 @@ using System.Globalization;
 using System.Text.Json;
 using IlgpuPeft.Adapters;
 using IlgpuPeft.Checkpoints;
-using IlgpuPeft.Data;
 using IlgpuPeft.Kernels;
 using IlgpuPeft.Rewards;
 using IlgpuPeft.Text;

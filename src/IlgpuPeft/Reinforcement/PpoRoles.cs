@@ -1,0 +1,124 @@
+using IlgpuPeft.Adapters;
+using IlgpuPeft.Data;
+using IlgpuPeft.Models;
+using IlgpuPeft.Training;
+
+namespace IlgpuPeft.Reinforcement;
+
+/// <summary>One frozen base in its roles: policy, reference and value model, each for the length of a pass.</summary>
+sealed class PpoRoles : IDisposable
+{
+    readonly AdapterSet? reference;
+    readonly LanguageModelPass pass;
+    readonly PpoOptions options;
+
+    /// <exception cref="ArgumentException">Two roles share a set, or have different bases; a policy has a scalar head, or a value model has none.</exception>
+    public PpoRoles(AdapterSet policy, AdapterSet value, AdapterSet? reference, PpoOptions options)
+    {
+        (Policy, Value, this.reference, this.options) = (policy, value, reference, options);
+        Require(policy.Head is null, "the policy's adapter has a scalar head, which drawing tokens has no use for. Make it without one; the head belongs to the value adapter.");
+        Require(reference?.Head is null, "the reference's adapter has a scalar head, expected one that continues texts, as the policy's.");
+        Require(value.Head is not null, "the value adapter has no scalar head, expected one to read values from. Make it with scalarHead: true.");
+        Require(value.Model == policy.Model && (reference is null || reference.Model == policy.Model), "the adapters lie over different models, expected one base under all roles. Load the base once.");
+        Require(value != policy && reference != policy && reference != value, "one adapter has two roles, expected a set for each: what is trained in one role would change the other.");
+        pass = new LanguageModelPass(policy.Model);
+    }
+
+    public AdapterSet Policy { get; }
+
+    public AdapterSet Value { get; }
+
+    public CausalLm Model => Policy.Model;
+
+    /// <summary>What the reference is, in words.</summary>
+    public string Reference => reference is null ? "base" : $"adapter of {reference.Parameters.Count} values";
+
+    /// <summary>Log-probability of each response token under the policy.</summary>
+    public double[][] PolicyLogProbs(IReadOnlyList<Example> sequences)
+    {
+        Policy.Enable();
+        return LogProbs(sequences);
+    }
+
+    /// <summary>The same under the reference.</summary>
+    public double[][] ReferenceLogProbs(IReadOnlyList<Example> sequences)
+    {
+        if (reference is null)
+        {
+            AdapterSet.DisableAll(Model);
+        }
+        else
+        {
+            reference.Enable();
+        }
+
+        return LogProbs(sequences);
+    }
+
+    /// <summary>The value before each response token is drawn, in the row that predicts it.</summary>
+    /// <param name="sequences">Prompts and responses.</param>
+    /// <param name="extra">For each sequence whether the value after its last token follows.</param>
+    public double[][] Values(IReadOnlyList<Example> sequences, ReadOnlyMemory<bool> extra)
+    {
+        Value.Enable();
+        return Measure(sequences, (batch, members) => ValueRows.Read(batch, pass.Scores(batch, Value.Head!), members, extra.Span));
+    }
+
+    /// <summary>Adds gradients of a loss of the policy's log-probabilities and entropies, over micro-batches of a mini-batch.</summary>
+    /// <param name="sequences">All sequences.</param>
+    /// <param name="miniBatch">Indices of those that take part.</param>
+    /// <param name="loss">Given the sequences of a micro-batch and what the policy says of their response tokens, returns derivatives in the same shape.</param>
+    public void TrainPolicy(IReadOnlyList<Example> sequences, int[] miniBatch, Func<int[], double[][], double[][], (double[][] LogProbs, double[][]? Entropies)> loss)
+    {
+        Policy.Enable();
+        foreach (var (members, batch) in MicroBatch.Split(sequences, miniBatch, options.MicroBatchSize, options.TokensPerPass))
+        {
+            pass.Train(batch, options.Temperature, said =>
+            {
+                var (logProbs, entropies) = loss(members, batch.OfTargets(said.LogProbs), batch.OfTargets(said.Entropies));
+                return new TokenGradients(batch.ToRows(logProbs), entropies is null ? null : batch.ToRows(entropies));
+            });
+        }
+    }
+
+    /// <summary>Adds gradients of a loss of the values, over micro-batches of a mini-batch.</summary>
+    /// <param name="sequences">All sequences.</param>
+    /// <param name="miniBatch">Indices of those that take part.</param>
+    /// <param name="extra">As <see cref="Values"/>.</param>
+    /// <param name="loss">Given the sequences of a micro-batch and their values, returns derivatives in the same shape.</param>
+    public void TrainValues(IReadOnlyList<Example> sequences, int[] miniBatch, ReadOnlyMemory<bool> extra, Func<int[], double[][], double[][]> loss)
+    {
+        Value.Enable();
+        foreach (var (members, batch) in MicroBatch.Split(sequences, miniBatch, options.MicroBatchSize, options.TokensPerPass))
+        {
+            pass.TrainScores(batch, Value.Head!, scores => ValueRows.Spread(batch, loss(members, ValueRows.Read(batch, scores, members, extra.Span)), members, extra.Span));
+        }
+    }
+
+    /// <inheritdoc />
+    public void Dispose() => pass.Dispose();
+
+    double[][] LogProbs(IReadOnlyList<Example> sequences) => Measure(sequences, (batch, _) => batch.OfTargets(pass.Measure(batch, options.Temperature).LogProbs));
+
+    double[][] Measure(IReadOnlyList<Example> sequences, Func<PackedBatch, int[], double[][]> measure)
+    {
+        var all = new double[sequences.Count][];
+        foreach (var (members, batch) in MicroBatch.Split(sequences, [.. Enumerable.Range(0, sequences.Count)], options.MicroBatchSize, options.TokensPerPass))
+        {
+            foreach (var (member, numbers) in members.Zip(measure(batch, members)))
+            {
+                all[member] = numbers;
+            }
+        }
+
+        return all;
+    }
+
+    static void Require(bool holds, string problem)
+    {
+        if (!holds)
+        {
+            throw new ArgumentException($"{nameof(PpoTrainer)}: {problem}");
+        }
+    }
+}

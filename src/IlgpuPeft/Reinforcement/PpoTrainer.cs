@@ -1,0 +1,211 @@
+using System.Diagnostics;
+using IlgpuPeft.Adapters;
+using IlgpuPeft.Checkpoints;
+using IlgpuPeft.Data;
+using IlgpuPeft.Kernels;
+using IlgpuPeft.Losses;
+using IlgpuPeft.Rewards;
+using IlgpuPeft.Tensors;
+using IlgpuPeft.Text;
+using IlgpuPeft.Training;
+
+namespace IlgpuPeft.Reinforcement;
+
+/// <summary>
+/// Proximal policy optimization (Schulman et al. 2017, arXiv:1707.06347) of language models (Ouyang et al. 2022, arXiv:2203.02155). A step of the run is one update: the policy answers a batch of
+/// prompts, rewards judge the answers, and policy and value model learn from them in several epochs of mini-batches.
+/// </summary>
+/// <remarks>
+/// All roles are one frozen base: policy and value model are adapters over it, the reference is the base itself or another adapter, and a reward model can be one more. Besides the base a
+/// run needs the adapters, their moments, and the activations of one pass.
+/// Policy and value model have an optimizer each, and each is clipped by the norm of its own gradients. TRL clips both by their joint norm, so that there a large value error makes the
+/// policy's step smaller. The measured <c>grad_norm</c> is the policy's in the last mini-batch, <c>val/grad_norm</c> the value model's.
+/// There is no padding, dropout is off in every pass, and the temperature divides the logits wherever a log-probability is taken.
+/// </remarks>
+public sealed class PpoTrainer : Trainer
+{
+    // Operation numbers of RandomKey: the seeds of an update's draws and of the order of its mini-batches.
+    const uint RolloutDraw = 0x0990_0000, OrderDraw = 0x0990_0001;
+
+    const int SamplesShown = 8;
+
+    readonly PpoOptions options;
+    readonly IReadOnlyList<Prompt> prompts;
+    readonly RewardSum rewards;
+    readonly PpoRoles roles;
+    readonly RolloutCollector collector;
+    readonly PpoUpdate update;
+    readonly TrainedPart policyPart, valuePart;
+    readonly KlCoefficient klCoefficient;
+    readonly SampleFile? sampleFile;
+    long episodes;
+
+    /// <summary>Prepares a run; nothing is trained or written yet.</summary>
+    /// <param name="policy">What is trained to write, without a scalar head. Saved at the root of the run's folder.</param>
+    /// <param name="value">What is trained to foresee rewards, with a scalar head, over the same model; see <see cref="ValueModel.Create"/>. Saved under <c>value</c>.</param>
+    /// <param name="baseModel">What the saved adapters call their base model.</param>
+    /// <param name="tokenizer">Gives rewards and samples their texts; null writes token ids.</param>
+    /// <param name="prompts">What the policy is asked.</param>
+    /// <param name="rewards">What it is paid for.</param>
+    /// <param name="options">How.</param>
+    /// <param name="reference">What it is held to, such as a supervised adapter over the same model; null for the base.</param>
+    /// <exception cref="ArgumentException">An option is out of range, the adapters do not fit their roles, there are no prompts, a prompt is empty, too long or of another model, or no token ends a response.</exception>
+    public PpoTrainer(
+        AdapterSet policy, AdapterSet value, string baseModel, Tokenizer? tokenizer, IReadOnlyList<Prompt> prompts, RewardSum rewards, PpoOptions options, AdapterSet? reference = null)
+        : base(policy.Model, options)
+    {
+        (this.options, this.prompts, this.rewards) = (options, prompts, rewards);
+        Check();
+        roles = new PpoRoles(policy, value, reference, options);
+        collector = new RolloutCollector(roles, tokenizer, rewards, options);
+        update = new PpoUpdate(roles, options);
+        klCoefficient = options.NewKlCoefficient();
+        GoThrough(prompts.Count);
+        policyPart = Train(TrainedWeights.Of(policy, baseModel));
+        valuePart = Train(TrainedWeights.Of(value, baseModel), "value");
+        sampleFile = Folder is null ? null : new SampleFile(Folder);
+    }
+
+    /// <summary>Hears of the samples that <see cref="PpoOptions.SampleEvery"/> asks for: the first 8 of an update's responses, on the training thread.</summary>
+    public IProgress<IReadOnlyList<PolicySample>>? Samples { get; init; }
+
+    /// <summary>The experience of the last update, or null before the first.</summary>
+    public Rollout? LastRollout { get; private set; }
+
+    private protected override string Settings =>
+        $"{options.Fingerprint}, reference {roles.Reference}, rewards {string.Join(", ", rewards.Parts.Select(part => $"{part.Weight} {part.Reward.Name}"))}, prompts {Digest()}";
+
+    private protected override Dictionary<string, double> State
+    {
+        get => new() { [nameof(klCoefficient)] = klCoefficient.Value, [nameof(episodes)] = episodes };
+        set => (klCoefficient.Value, episodes) = (value[nameof(klCoefficient)], (long)value[nameof(episodes)]);
+    }
+
+    private protected override StepOutcome Step(int step, int[] items, double rate)
+    {
+        long mark = Stopwatch.GetTimestamp();
+        var samples = collector.Draw([.. items.Select(item => prompts[item])], SeedOf(step, RolloutDraw));
+        double generating = Lap(ref mark);
+        var rollout = LastRollout = collector.Score(samples, klCoefficient.Value);
+        double scoring = Lap(ref mark);
+        klCoefficient.Update(rollout.MeanKl, rollout.Count);
+        episodes += rollout.Count;
+        Show(step, rollout);
+
+        var measures = new Dictionary<string, double>(rollout.Measures(), StringComparer.Ordinal) { ["lr"] = rate, ["episode"] = episodes };
+        const int Scorers = 3, Learners = 2; // policy, reference and value model; policy and value model
+        Time("generate", generating, rollout.ResponseTokens);
+        Time("score", scoring, Scorers * (long)rollout.Tokens);
+        long tokens = rollout.ResponseTokens + Scorers * (long)rollout.Tokens;
+        if (options.MaxKl > 0 && rollout.MeanKl > options.MaxKl)
+        {
+            Backend.Fill(policyPart.Optimizer.GradientNorm, 0); // nothing is learned in this step
+            return new StepOutcome(0, tokens, 0, measures) { StopReason = $"objective/kl is {rollout.MeanKl:0.###}, above max_kl {options.MaxKl}" };
+        }
+
+        Lap(ref mark);
+        var result = update.Run(rollout, SeedOf(step, OrderDraw), loss => TakeStep(step, loss, rate));
+        measures["val/grad_norm"] = Backend.ReadDoubles(valuePart.Optimizer.GradientNorm)[0]; // waits for the device, so the time is all there
+        long learned = Learners * (long)result.Epochs * rollout.Tokens;
+        Time("update", Lap(ref mark), learned);
+        measures["policy/epochs"] = result.Epochs;
+        foreach (var (name, value) in PpoStatistics.Metrics(result.MiniBatches))
+        {
+            measures[name] = value;
+        }
+
+        roles.Policy.Enable(); // whoever hears of the step finds the policy in the model
+        return new StepOutcome(result.Loss, tokens + learned, rollout.ResponseTokens, measures);
+
+        void Time(string phase, double seconds, long phaseTokens)
+        {
+            measures["time/" + phase] = seconds;
+            measures["tokens_per_second/" + phase] = phaseTokens / seconds;
+        }
+    }
+
+    /// <inheritdoc />
+    public override void Dispose()
+    {
+        base.Dispose();
+        collector.Dispose();
+        roles.Dispose();
+    }
+
+    void TakeStep(int step, double loss, double rate)
+    {
+        PendingStep.Finite(loss, step + 1);
+        Update(policyPart, rate);
+        Update(valuePart, options.ValueLearningRate is { } peak ? (options with { LearningRate = peak }).ToSchedule(TotalSteps).At(step) : rate);
+    }
+
+    void Show(int step, Rollout rollout)
+    {
+        if (options.SampleEvery == 0 || step % options.SampleEvery != 0)
+        {
+            return;
+        }
+
+        PolicySample[] shown = [.. rollout.Samples.Take(SamplesShown).Select((sample, i) => new PolicySample(step + 1, sample.Prompt.Text, sample.Text, rollout.Scores[i], rollout.Kl[i].Sum()))];
+        sampleFile?.Append(step, shown);
+        Samples?.Report(shown);
+    }
+
+    void Check()
+    {
+        if (prompts.Count == 0)
+        {
+            throw new ArgumentException("PpoTrainer: there are no prompts to train on.", nameof(prompts));
+        }
+
+        if (options.StopIds is null && Model.Config.EosIds.Count == 0)
+        {
+            throw new ArgumentException("PpoTrainer: the model names no end-of-sequence token, so no response could end. Set stop_token_id, or an empty StopIds for responses of full length.");
+        }
+
+        RequireInVocabulary("PpoTrainer: stop tokens", options.StopIds ?? Model.Config.EosIds);
+        int longest = Model.Config.MaxPositions - options.ResponseLength;
+        foreach (var prompt in prompts)
+        {
+            string where = $"{prompt.File}:{prompt.Line}";
+            if (prompt.Ids.Length == 0)
+            {
+                throw new ArgumentException($"{where}: the prompt is empty, expected at least one token. Start with the beginning-of-sequence token.");
+            }
+
+            if (prompt.Ids.Length > longest)
+            {
+                throw new ArgumentException($"{where}: the prompt has {prompt.Ids.Length} tokens, expected at most {longest}: the model's {Model.Config.MaxPositions} positions less response_length {options.ResponseLength}. " +
+                    "Shorten or drop the row, or lower response_length.");
+            }
+
+            RequireInVocabulary(where, prompt.Ids);
+        }
+
+        rewards.Check(prompts);
+    }
+
+    ulong SeedOf(int step, uint operation)
+    {
+        var (low, high, _, _) = new RandomKey(options.Seed, (uint)step, operation).Philox(0);
+        return (ulong)high << 32 | low;
+    }
+
+    static double Lap(ref long mark)
+    {
+        double seconds = Stopwatch.GetElapsedTime(mark).TotalSeconds;
+        mark = Stopwatch.GetTimestamp();
+        return seconds;
+    }
+
+    string Digest()
+    {
+        var digest = new DataDigest();
+        foreach (var prompt in prompts)
+        {
+            digest.Add(prompt.Ids);
+        }
+
+        return digest.ToString();
+    }
+}

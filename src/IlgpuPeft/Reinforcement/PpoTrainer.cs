@@ -158,6 +158,11 @@ public sealed class PpoTrainer : Trainer
             throw new ArgumentException("PpoTrainer: there are no prompts to train on.", nameof(prompts));
         }
 
+        if (rewards.Parts.GroupBy(part => part.Reward.Name, StringComparer.Ordinal).FirstOrDefault(parts => parts.Count() > 1) is { } twins)
+        {
+            throw new ArgumentException($"PpoTrainer: {twins.Count()} rewards are called {twins.Key}, which metrics cannot tell apart. Give each a name of its own.");
+        }
+
         if (options.StopIds is null && Model.Config.EosIds.Count == 0)
         {
             throw new ArgumentException("PpoTrainer: the model names no end-of-sequence token, so no response could end. Set stop_token_id, or an empty StopIds for responses of full length.");

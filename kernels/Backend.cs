@@ -241,10 +241,11 @@ public abstract class Backend : IDisposable
 
     /// <summary>
     /// Draws one token per row of logits [B, V]: ids I32 [B], and its log-probability under the temperature-scaled, untruncated distribution (or left out).
-    /// Row i draws <paramref name="key"/>.Uniform(i). Temperature 0 takes the largest logit, the first of equals.
+    /// Row i draws <paramref name="key"/>.Uniform(i), or with <paramref name="draws"/> (I32 [B]) key.Uniform(draws[i]): where that is the number of a sequence, what the sequence draws does
+    /// not depend on which others are in the batch with it. Temperature 0 takes the largest logit, the first of equals.
     /// A row with a NaN logit, or whose largest is not finite, throws <see cref="ArithmeticException"/> on the host backend; elsewhere it gets id -1 and log-probability NaN.
     /// </summary>
-    public abstract void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs);
+    public abstract void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs, Slice draws = default);
 
     /// <inheritdoc />
     public void Dispose()

@@ -148,8 +148,8 @@ public sealed unsafe class HostBackend<T> : Backend where T : unmanaged, IBinary
     public override void AdamW8Bit(Slice p, Slice g, Moments8Bit moments, AdamWStep step, Slice norm) => Kernels.AdamW8Bit.Step<T>(p, g, moments, step, norm);
 
     /// <inheritdoc />
-    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) =>
-        Sampler.Draw<T>(logits, rows, sampling, key, ids, logprobs);
+    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs, Slice draws = default) =>
+        Sampler.Draw<T>(logits, rows, sampling, key, ids, logprobs, draws);
 
     sealed class Arrived(byte[] bytes) : PendingRead
     {

@@ -152,8 +152,8 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
     public override void AdamW8Bit(Slice p, Slice g, Moments8Bit moments, AdamWStep step, Slice norm) => AdamW8BitKernels.Step(Device, p, g, moments, step, norm);
 
     /// <inheritdoc />
-    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) =>
-        SamplerKernels.Draw<T>(Device, logits, rows, sampling, key, ids, logprobs);
+    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs, Slice draws = default) =>
+        SamplerKernels.Draw<T>(Device, logits, rows, sampling, key, ids, logprobs, draws);
 
     /// <inheritdoc />
     protected override void DisposeDevice()

@@ -51,7 +51,7 @@ public sealed class MemoryAccount
             "weights" => "Weights: turn on load_in_4bit.",
             "optimizer" => "Optimizer: set optimizer to adamw_8bit, or lower lora_r.",
             "adapters" or "gradients" => "Adapters and gradients: lower lora_r.",
-            "kv cache" => "KV cache: ask for fewer new tokens, or shorten the prompt.",
+            "kv cache" => "KV cache: ask for fewer new tokens or fewer sequences at once, or shorten the prompt.",
             _ => "Activations: lower micro_batch_size or sequence_len, or turn on gradient_checkpointing.",
         }).Distinct());
     }

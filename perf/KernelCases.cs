@@ -206,8 +206,8 @@ sealed record KernelCase(string Operation, long Bytes, long Flops, Func<CaseMemo
         {
             yield return new($"Sample{form}", e * 16 * s.Vocabulary, 0, m =>
             {
-                Slice logits = m.Random(16L * s.Vocabulary), ids = m.OutputIntegers(16), logprobs = m.OutputParameter(16);
-                return () => m.Backend.Sample(logits, 16, sampling, new(1, 2, 3), ids, logprobs);
+                Slice logits = m.Random(16L * s.Vocabulary), ids = m.OutputIntegers(16), logprobs = m.OutputParameter(16), draws = m.Put([.. Enumerable.Range(100, 16)]);
+                return () => m.Backend.Sample(logits, 16, sampling, new(1, 2, 3), ids, logprobs, draws);
             });
         }
     }

@@ -78,11 +78,11 @@ public class BatchGeneratorTests
     public void Complete_sampled_dependsOnPromptIndexAndSeedAlone(string device)
     {
         using var subject = new Subject(device);
-        var options = Sampled with { MaxTokens = 9 };
+        var options = Sampled with { MaxTokens = device.StartsWith("cpu", StringComparison.Ordinal) ? 20 : 5 };
         using var together = new BatchGenerator(subject.Model);
         int[][] expected = [.. together.Complete(Prompts, options).Select(completion => completion.Response)];
 
-        foreach (var (sequences, every) in new[] { (1, 1), (2, 4), (4, 3), (9, 20) })
+        foreach (var (sequences, every) in new[] { (1, 1), (2, 3), (9, 20) })
         {
             using var other = new BatchGenerator(subject.Model) { MaxSequences = sequences, CheckEvery = every };
             Assert.Equal(expected, other.Complete(Prompts, options).Select(completion => completion.Response));
@@ -118,7 +118,7 @@ public class BatchGeneratorTests
     {
         using var subject = new Subject(device);
         using var batch = new BatchGenerator(subject.Model) { MaxSequences = 3, CheckEvery = 4 };
-        var options = Sampled with { MaxTokens = 12 };
+        var options = Sampled with { MaxTokens = 6 };
         var whole = batch.Complete(Prompts, options);
         int[] stops = [whole[0].Tokens[3], whole[2].Tokens[0]];
 
@@ -237,7 +237,6 @@ public class BatchGeneratorTests
         var kernels = TestDevices.DeviceOf(subject.Model.Backend)!;
         using var batch = new BatchGenerator(subject.Model);
         Assert.Equal(8, batch.CheckEvery);
-        batch.Complete(Prompts, Greedy with { MaxTokens = 18 }); // takes its memory
 
         var (launches1, downloads1) = Cost(1);
         var (launches9, downloads9) = Cost(9);
@@ -250,7 +249,7 @@ public class BatchGeneratorTests
         (long Launches, long Downloads) Cost(int tokens)
         {
             var (launches, downloads) = (kernels.Launches, kernels.Transfers.Downloads);
-            batch.Complete(Prompts, Greedy with { MaxTokens = tokens });
+            batch.Complete(Prompts[..2], Greedy with { MaxTokens = tokens });
             return (kernels.Launches - launches, kernels.Transfers.Downloads - downloads);
         }
     }

@@ -76,7 +76,7 @@ sealed unsafe class LimitedBackend(int room) : Backend
 
     public override void AdamW8Bit(Slice p, Slice g, Moments8Bit moments, AdamWStep step, Slice norm) => throw Unused();
 
-    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) => throw Unused();
+    public override void Sample(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs, Slice draws = default) => throw Unused();
 
     static NotSupportedException Unused() => new("LimitedBackend computes nothing.");
 }

@@ -84,7 +84,8 @@ public class LossKernelTests
         const int Rows = 4, Width = 7, Vocabulary = 21, Seed = 4;
         using Oracle oracle = new("emulator-f32", Seed);
         double[] hidden = oracle.Values(Rows * Width, 0), head = oracle.Values(Vocabulary * Width, 0), coefficients = oracle.Values(Rows, 0), entropyCoefficients = oracle.Values(Rows, 0);
-        Slice targets = oracle.Put([3, -100, 20, 0]), dHidden = oracle.Output(hidden.Length), dHead = oracle.PutParameter(new double[head.Length]), logprobs = oracle.OutputParameter(Rows), entropy = oracle.OutputParameter(Rows);
+        Slice targets = oracle.Put([3, -100, 20, 0]), dHidden = oracle.Output(hidden.Length), dHead = oracle.PutParameter(new double[head.Length]);
+        Slice logprobs = oracle.OutputParameter(Rows), entropy = oracle.OutputParameter(Rows);
         oracle.Backend.TokenLogProbs(oracle.Put(hidden), new Weight(Vocabulary, Width, oracle.Put(head)), targets, 0.8, logprobs, default, oracle.PutParameter(coefficients), dHidden, dHead,
             oracle.PutParameter(entropyCoefficients));
         FiniteDifference.Check("dHidden", Seed, hidden, oracle.Get(dHidden), moved => Loss(moved, head), step: 1e-2, tolerance: 1e-3);
@@ -115,7 +116,7 @@ public class LossKernelTests
         backend.AdamW8Bit(q, g, new Moments8Bit(first, scales, second, others, oracle.Put(Array.ConvertAll(Moments8Bit.MapValues.ToArray(), x => (double)x), DType.F32)), step, norm);
 
         Slice ids = oracle.Put([0]), drawn = oracle.OutputParameter(1);
-        backend.Sample(oracle.Put(values), 1, new Sampling(8), new RandomKey(1, 2, 3), ids, drawn);
+        backend.Sample(oracle.Put(values), 1, new Sampling(8), new RandomKey(1, 2, 3), ids, drawn, oracle.Put([9]));
         (string What, Slice Slice)[] written =
         [
             ("logprobs", logprobs), ("entropy", entropy), ("dHidden", dHidden), ("dHead", dHead), ("AdamW p", p), ("AdamW m", m), ("AdamW v", v), ("AdamW8Bit p", q),

@@ -108,6 +108,48 @@ public class SamplerTests
 
     [Theory]
     [MemberData(nameof(Devices))]
+    public void Draw_byDraws_doesNotDependOnTheOtherRows(string device)
+    {
+        // Sequences leave a batch when they end, and stand elsewhere in the next: what each draws stays the same.
+        using var oracle = new Oracle(device, 14);
+        const int Rows = 11, Vocabulary = 60;
+        double[] logits = oracle.Values(Rows * Vocabulary, 0);
+        foreach (var sampling in new[] { new Sampling(1.2), new Sampling(1, 20, 0.9) })
+        {
+            int[] whole = Draw(oracle, logits, Rows, sampling).Ids;
+            Assert.Equal(whole, Drawn([.. Enumerable.Range(0, Rows)]));
+            foreach (int[] order in (int[][])[[.. Enumerable.Range(0, Rows).Reverse()], [3, 10, 7, 0, 5, 1, 9, 2, 8, 6, 4], [1, 4, 6, 10], [9], [7, 7]])
+            {
+                Assert.Equal(order.Select(row => whole[row]), Drawn(order));
+            }
+
+            int[] Drawn(int[] order) => Draw(oracle, [.. order.SelectMany(row => logits[(row * Vocabulary)..((row + 1) * Vocabulary)])], order.Length, sampling, draws: order).Ids;
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public void Draw_byDraws_takesThatNumberOfTheKey(string device)
+    {
+        // Of equal logits the token is the number itself, in steps of 1/V.
+        using var oracle = new Oracle(device, 15);
+        const int Vocabulary = 64;
+        int[] draws = [5, 0, 1_000_003, int.MaxValue, 5, 123_456];
+        var key = new RandomKey(42, 7, 0);
+        Assert.Equal(draws.Select(draw => (int)(key.Uniform((ulong)draw) * Vocabulary)), Draw(oracle, new double[draws.Length * Vocabulary], draws.Length, new Sampling(1), draws: draws).Ids);
+    }
+
+    [Theory]
+    [MemberData(nameof(Devices))]
+    public void Draw_drawsOfAnotherShape_throws(string device)
+    {
+        using var oracle = new Oracle(device, 16);
+        var error = Assert.Throws<ArgumentException>(() => Draw(oracle, new double[6], 2, new Sampling(1), draws: [1, 2, 3]));
+        Assert.Equal("Sample: draws has 3 elements, expected 2. (Parameter 'draws')", error.Message);
+    }
+
+    [Theory]
+    [MemberData(nameof(Devices))]
     public void Draw_maskedTokens_areNeverDrawn(string device)
     {
         using var oracle = new Oracle(device, 8);
@@ -228,10 +270,10 @@ public class SamplerTests
         Assert.Throws<ArgumentOutOfRangeException>(() => Draw(oracle, [0, 1], 1, new Sampling(temperature, topK, topP)));
     }
 
-    static (int[] Ids, Slice LogProbs) Draw(Oracle oracle, double[] logits, int rows, Sampling sampling, uint operation = 0)
+    static (int[] Ids, Slice LogProbs) Draw(Oracle oracle, double[] logits, int rows, Sampling sampling, uint operation = 0, int[]? draws = null)
     {
         Slice ids = oracle.Put(new int[rows]), logprobs = oracle.OutputParameter(rows);
-        oracle.Backend.Sample(oracle.Put(logits), rows, sampling, new RandomKey(42, 7, operation), ids, logprobs);
+        oracle.Backend.Sample(oracle.Put(logits), rows, sampling, new RandomKey(42, 7, operation), ids, logprobs, draws is null ? default : oracle.Put(draws));
         return (Array.ConvertAll(oracle.Get(ids), x => (int)x), logprobs);
     }
 

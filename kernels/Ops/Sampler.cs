@@ -1,8 +1,8 @@
 // Sampler: draws the next token of every row of logits.
 //
 // Maths      p = softmax(z/temperature); top-k keeps the k largest; top-p keeps the fewest largest whose share of what top-k kept reaches p;
-//            the token is the first whose running sum of what is kept exceeds u · its total, u = key.Uniform(row)
-// Shapes     logits [B, V] · ids [B] i32 · logprobs [B]
+//            the token is the first whose running sum of what is kept exceeds u · its total, u = key.Uniform(draw), where a row's draw is its own number, or the one it is given
+// Shapes     logits [B, V] · ids, draws [B] i32 · logprobs [B]
 // Launch     a task is one row
 // Floor      bytes of the logits, two exponentials of each; kept tokens are taken off a heap built in V steps, log V each: V is never sorted
 // Numerics   sums in T within 1,024 weights, then in double; order is by logit, then by id, so ties are cut the same way everywhere. Without filters tokens are summed in order of id
@@ -20,18 +20,19 @@ static unsafe class Sampler
     const int Part = 1024; // weights summed in T before the sum goes on in double
 
     /// <inheritdoc cref="Backend.Sample" />
-    public static void Draw<T>(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    public static void Draw<T>(Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs, Slice draws) where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        Check(logits, rows, sampling, ids, logprobs, logits.Type, logits.Type);
+        Check(logits, rows, sampling, ids, logprobs, draws, logits.Type, logits.Type);
         Expect.Element<T>(Operation, nameof(logits), logits);
         if (rows > 0)
         {
-            Workers.Run(rows, new RowJob<T>(logits.Pointer<T>(), checked((int)(logits.Length / rows)), sampling, key, ids.Pointer<int>(), logprobs.Pointer<T>()));
+            Workers.Run(rows, new RowJob<T>(logits.Pointer<T>(), checked((int)(logits.Length / rows)), sampling, key, ids.Pointer<int>(), logprobs.Pointer<T>(),
+                draws.Pointer<int>()));
         }
     }
 
     /// <summary>What every device asks of a draw.</summary>
-    public static void Check(Slice logits, int rows, Sampling sampling, Slice ids, Slice logprobs, DType activation, DType parameter)
+    public static void Check(Slice logits, int rows, Sampling sampling, Slice ids, Slice logprobs, Slice draws, DType activation, DType parameter)
     {
         Expect.Type(Operation, nameof(logits), logits, activation);
         Expect.That(rows >= 0 && (rows == 0 ? logits.Length == 0 : logits.Length > 0 && logits.Length % rows == 0), Operation,
@@ -43,6 +44,8 @@ static unsafe class Sampler
             Expect.Elements(Operation, parameter, rows, (nameof(logprobs), logprobs));
         }
 
+        Expect.Optional(Operation, nameof(draws), draws, DType.I32, rows);
+
         if (!(sampling.Temperature >= 0 && double.IsFinite(sampling.Temperature)) || sampling.TopK < 0 || !(sampling.TopP is > 0 and <= 1))
         {
             throw new ArgumentOutOfRangeException(nameof(sampling),
@@ -50,7 +53,7 @@ static unsafe class Sampler
         }
     }
 
-    readonly struct RowJob<T>(T* logits, int vocabulary, Sampling sampling, RandomKey key, int* ids, T* logprobs) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    readonly struct RowJob<T>(T* logits, int vocabulary, Sampling sampling, RandomKey key, int* ids, T* logprobs, int* draws) : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         public void Run(int index)
         {
@@ -70,7 +73,7 @@ static unsafe class Sampler
             }
 
             bool all = (sampling.TopK == 0 || sampling.TopK >= vocabulary) && sampling.TopP == 1;
-            double u = key.Uniform((ulong)index);
+            double u = key.Uniform(draws == null ? (uint)index : (uint)draws[index]);
             int token = sampling.Temperature == 0 ? best : all ? Pick(weights, null, vocabulary, u * total) : Truncated(row, weights, total, u);
             ids[index] = token;
             if (logprobs != null)

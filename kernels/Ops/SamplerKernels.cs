@@ -2,7 +2,7 @@
 //
 // Maths      as Sampler.cs. The logit at which a running sum of weights, or of tokens, from the largest logit down reaches a target is found 4 bits at a time: its bits, made to
 //            ascend with the logit, are the path through 16-way histograms. Equal logits stand in order of id
-// Shapes     logits [B, V] T · ids [B] i32 · logprobs [B] f32
+// Shapes     logits [B, V] T · ids, draws [B] i32 · logprobs [B] f32
 // Layout     row-major; four logits an access where rows start at multiples of them, else one by one
 // Launch     a group of 512 a row, or of as many as the device has room for; every thread adds to a histogram column of its own, in 32 KB of shared memory, so that there are no atomics
 //            and no bank conflicts; then a warp adds up a bin
@@ -22,9 +22,9 @@ static partial class SamplerKernels
     const uint Sign = 0x8000_0000;
 
     /// <inheritdoc cref="Backend.Sample" />
-    public static void Draw<T>(KernelDevice device, Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs) where T : unmanaged, IElement<T>
+    public static void Draw<T>(KernelDevice device, Slice logits, int rows, Sampling sampling, RandomKey key, Slice ids, Slice logprobs, Slice draws) where T : unmanaged, IElement<T>
     {
-        Sampler.Check(logits, rows, sampling, ids, logprobs, T.Type, DType.F32);
+        Sampler.Check(logits, rows, sampling, ids, logprobs, draws, T.Type, DType.F32);
         if (rows == 0)
         {
             return;
@@ -34,11 +34,12 @@ static partial class SamplerKernels
         bool filters = sampling.Temperature > 0 && ((sampling.TopK > 0 && sampling.TopK < vocabulary) || sampling.TopP < 1);
         var shape = LaunchShape.Groups(rows, Math.Min(MostThreads, device.Accelerator.MaxNumThreadsPerGroup));
         device.Launch(Kernel, shape, device.Buffers.View<T>(logits), device.Buffers.View<int>(ids), device.Buffers.View<float>(logprobs), vocabulary, Quads.Fit(logits, vocabulary) ? 1 : 0,
-            (float)sampling.Temperature, filters ? 1 : 0, Math.Min(sampling.TopK, vocabulary), (float)sampling.TopP, key);
+            (float)sampling.Temperature, filters ? 1 : 0, Math.Min(sampling.TopK, vocabulary), (float)sampling.TopP, key,
+            device.Buffers.View<int>(draws));
     }
 
-    static void Kernel<T>(ArrayView<T> logits, ArrayView<int> ids, ArrayView<float> logprobs, int vocabulary, int quads, float temperature, int filters, int topK, float topP, RandomKey key)
-        where T : unmanaged, IElement<T>
+    static void Kernel<T>(ArrayView<T> logits, ArrayView<int> ids, ArrayView<float> logprobs, int vocabulary, int quads, float temperature, int filters, int topK, float topP, RandomKey key,
+        ArrayView<int> draws) where T : unmanaged, IElement<T>
     {
         var histogram = SharedMemory.Allocate<float>(Bins * MostThreads);
         var sums = SharedMemory.Allocate<float>(Bins);
@@ -48,7 +49,7 @@ static partial class SamplerKernels
         float inverse = temperature > 0 ? 1 / temperature : 1;
         row.Maximum = row.At(best);
         row.Scale = inverse * Intrinsics.Log2E;
-        float total = Sum(row, 0, sums), u = key.Uniform((ulong)Grid.IdxX);
+        float total = Sum(row, 0, sums), u = key.Uniform((uint)(draws.Length > 0 ? draws[Grid.IdxX] : Grid.IdxX));
         int token = best;
         if (temperature > 0)
         {

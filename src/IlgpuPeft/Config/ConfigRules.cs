@@ -14,6 +14,7 @@ static class ConfigRules
 
         config = Quantization(config, findings);
         Adapter(config, findings);
+        MethodRules.Apply(config, file, findings);
         Data(config, findings);
         Schedule(config, findings);
         return Optimizer(config, findings);

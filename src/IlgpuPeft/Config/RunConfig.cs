@@ -1,11 +1,12 @@
 using IlgpuPeft.Data;
+using IlgpuPeft.Reinforcement;
 
 namespace IlgpuPeft.Config;
 
 /// <summary>
 /// Everything a training run is told, read from YAML by <see cref="ConfigReader"/>. Each property is the Axolotl key of the same name in snake_case
 /// (<c>MicroBatchSize</c> is <c>micro_batch_size</c>) with Axolotl's meaning and default, unless its line says otherwise.
-/// Keys of ours alone are <c>device</c> and <c>dtype</c>. Paths are absolute once read.
+/// Keys of ours alone are <c>device</c>, <c>dtype</c>, <c>reference_model_dir</c>, <c>rewards</c> and <c>ppo</c>. Paths are absolute once read.
 /// </summary>
 public sealed record RunConfig
 {
@@ -47,6 +48,51 @@ public sealed record RunConfig
 
     /// <summary>Scale by alpha / √r instead (Kalajdzievski 2023, arXiv:2312.03732). Default false.</summary>
     public bool PeftUseRslora { get; init; }
+
+    /// <summary>
+    /// The method: <c>dpo</c>, <c>ipo</c>, <c>orpo</c>, <c>kto</c>, <c>grpo</c>, or <c>ppo</c>, which Axolotl does not have. Default null: supervised training, or a reward model where
+    /// <see cref="RewardModel"/> says so.
+    /// </summary>
+    public string? Rl { get; init; }
+
+    /// <summary>Train a reward model on preference pairs. Default false.</summary>
+    public bool RewardModel { get; init; }
+
+    /// <summary>Weight of a reward model's term that centres rewards on 0. Default null: none; TRL advises 0.01.</summary>
+    public double? CenterRewardsCoefficient { get; init; }
+
+    /// <summary>
+    /// Folder of the adapter that policy and preference methods measure divergence from. Default null: the adapter of <see cref="LoraModelDir"/>, from which training starts, or the base model
+    /// without one.
+    /// </summary>
+    public string? ReferenceModelDir { get; init; }
+
+    /// <summary>β of dpo, ipo, kto and orpo. Default 0.1, as TRL.</summary>
+    public double RlBeta { get; init; } = 0.1;
+
+    /// <summary>Which loss <c>rl: dpo</c> has: <c>sigmoid</c>, <c>hinge</c> or <c>ipo</c>. Default sigmoid.</summary>
+    public string DpoLossType { get; init; } = "sigmoid";
+
+    /// <summary>Probability that a preference is the wrong way round (<c>rl: dpo</c>). Default 0.</summary>
+    public double DpoLabelSmoothing { get; init; }
+
+    /// <summary>Count the reference's log-probabilities as 0 (<c>rl: dpo</c>). Default false.</summary>
+    public bool DpoReferenceFree { get; init; }
+
+    /// <summary>Weight of responses that were liked (<c>rl: kto</c>). Default 1, as TRL.</summary>
+    public double KtoDesirableWeight { get; init; } = 1;
+
+    /// <summary>Weight of responses that were not (<c>rl: kto</c>). Default 1, as TRL.</summary>
+    public double KtoUndesirableWeight { get; init; } = 1;
+
+    /// <summary>What a policy is rewarded for (<c>rl: ppo</c> and <c>grpo</c>): rules and reward models, whose weighted sum counts.</summary>
+    public IReadOnlyList<RewardConfig> Rewards { get; init; } = [];
+
+    /// <summary>Keys of <c>rl: ppo</c>. Those that other methods have too are at the top.</summary>
+    public PpoOptions Ppo { get; init; } = new();
+
+    /// <summary>Keys of <c>rl: grpo</c>. Those that other methods have too are at the top.</summary>
+    public GrpoOptions Trl { get; init; } = new();
 
     /// <summary>Training data. Required.</summary>
     public IReadOnlyList<DatasetSource> Datasets { get; init; } = [];

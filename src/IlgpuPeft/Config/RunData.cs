@@ -6,39 +6,62 @@ using IlgpuPeft.Text;
 namespace IlgpuPeft.Config;
 
 /// <summary>The data of a run: read, tokenised and split as its configuration says.</summary>
+/// <typeparam name="T">A row: <see cref="Example"/>, <see cref="PreferencePair"/>, <see cref="LabelledResponse"/> or <see cref="Prompt"/>.</typeparam>
 /// <param name="Train">Rows to train on.</param>
 /// <param name="Validation">Rows set aside by <c>val_set_size</c>, or those of <c>test_datasets</c>; may be empty.</param>
 /// <param name="Reports">What became of the rows of each of <c>datasets</c>, before the split.</param>
 /// <param name="ValidationReports">The same of <c>test_datasets</c>.</param>
 /// <param name="Tokenizer">The model's, or null where its folder has none.</param>
-public sealed record RunData(
-    IReadOnlyList<Example> Train, IReadOnlyList<Example> Validation,
-    IReadOnlyList<DatasetReport> Reports, IReadOnlyList<DatasetReport> ValidationReports, Tokenizer? Tokenizer)
+/// <param name="Options">How rows became tokens.</param>
+public sealed record RunData<T>(
+    IReadOnlyList<T> Train, IReadOnlyList<T> Validation,
+    IReadOnlyList<DatasetReport> Reports, IReadOnlyList<DatasetReport> ValidationReports, Tokenizer? Tokenizer, DatasetOptions Options)
 {
-    /// <summary>Reads everything. The model's <c>config.json</c> and tokenizer are read, its weights are not.</summary>
+    /// <summary>The data in numbers.</summary>
+    /// <param name="tokens">Tokens of a row.</param>
+    /// <param name="trained">Tokens of a row that the loss covers.</param>
+    /// <param name="length">Tokens of the longest sequence that a row makes.</param>
+    internal RunRows Summary(Func<T, long> tokens, Func<T, long> trained, Func<T, int> length) =>
+        new(Train.Count, Validation.Count, Train.Sum(tokens), Train.Sum(trained), Train.Concat(Validation).Max(length), Reports, ValidationReports);
+}
+
+/// <summary>Reads the data of runs.</summary>
+public static class RunData
+{
+    /// <summary>Reads everything of a supervised run. The model's <c>config.json</c> and tokenizer are read, its weights are not.</summary>
     /// <exception cref="DirectoryNotFoundException"><c>base_model</c> is no model folder.</exception>
     /// <exception cref="FileNotFoundException">A data file is absent.</exception>
     /// <exception cref="InvalidDataException">A row, the tokenizer or <c>config.json</c> is wrong.</exception>
     /// <exception cref="ArgumentException">The configuration does not fit the data or the tokenizer.</exception>
-    public static RunData Load(RunConfig config)
+    public static RunData<Example> Load(RunConfig config) => Load(config, config.SequenceLen, (sources, options, tokenizer) =>
+    {
+        var data = Dataset.Load(sources, options, tokenizer);
+        return new Dataset<Example>(data.Examples, data.Reports);
+    });
+
+    /// <summary>Reads the rows of a preference or policy method. Errors are those of <see cref="Load(RunConfig)"/>.</summary>
+    /// <param name="config">Names files, model, lengths and split.</param>
+    /// <param name="sequenceLength">The most tokens of a row.</param>
+    /// <param name="read"><see cref="Dataset.LoadPairs"/> or one of its kind.</param>
+    public static RunData<T> Load<T>(RunConfig config, int sequenceLength, Func<IReadOnlyList<DatasetSource>, DatasetOptions, Tokenizer?, Dataset<T>> read)
     {
         PretrainedModel.RequireFolder(config.BaseModel);
         var model = ModelConfig.Load(Path.Combine(config.BaseModel, "config.json"));
         var tokenizer = Tokenizer.LoadIfPresent(config.BaseModel);
         var options = new DatasetOptions
         {
-            SequenceLength = config.SequenceLen,
+            SequenceLength = sequenceLength,
             ExcessLength = config.ExcessLengthStrategy,
             TrainOnInputs = config.TrainOnInputs,
             VocabularySize = model.Vocabulary,
             EosId = tokenizer is null ? null : EosId(config.SpecialTokens, tokenizer),
             ChatTemplate = config.ChatTemplate is null or "tokenizer_default" ? null : ChatTemplate.Named(config.ChatTemplate),
         };
-        var data = Dataset.Load(config.Datasets, options, tokenizer);
-        var test = Dataset.Load(config.TestDatasets, options, tokenizer);
-        var (train, validation) = DataOrder.Split(data.Examples.Count, config.ValSetSize, (ulong)config.Seed);
-        IReadOnlyList<Example> held = [.. validation.Select(i => data.Examples[i]), .. test.Examples];
-        return new RunData([.. train.Select(i => data.Examples[i])], held, data.Reports, test.Reports, tokenizer);
+        var data = read(config.Datasets, options, tokenizer);
+        var test = read(config.TestDatasets, options, tokenizer);
+        var (train, validation) = DataOrder.Split(data.Items.Count, config.ValSetSize, (ulong)config.Seed);
+        IReadOnlyList<T> held = [.. validation.Select(i => data.Items[i]), .. test.Items];
+        return new RunData<T>([.. train.Select(i => data.Items[i])], held, data.Reports, test.Reports, tokenizer, options);
     }
 
     static int? EosId(SpecialTokensConfig special, Tokenizer tokenizer)

@@ -32,6 +32,16 @@ sealed class RunModel : IDisposable
     /// <summary>The base model.</summary>
     public CausalLm Model { get; }
 
+    /// <summary>Rank, scale and layers of new adapters.</summary>
+    public LoraConfig Lora => new()
+    {
+        Rank = Config.LoraR,
+        Alpha = Config.LoraAlpha,
+        Dropout = Config.LoraDropout,
+        RankStabilised = Config.PeftUseRslora,
+        Targets = Config.LoraTargetLinear ? [LoraConfig.AllLinear] : Config.LoraTargetModules,
+    };
+
     /// <summary>Loads the base model and puts a run together over it; if that fails, everything is given back.</summary>
     public static TRun Open<TRun>(RunConfig config, Func<RunModel, TRun> assemble)
     {
@@ -53,8 +63,11 @@ sealed class RunModel : IDisposable
     public AdapterSet TrainedAdapter(Action<string>? notice, bool scalarHead = false) =>
         Config.LoraModelDir is { } folder ? LoadAdapter(folder, notice) : NewAdapter(scalarHead);
 
+    /// <summary>What divergence is measured from: the adapter of <c>reference_model_dir</c>, or that of <c>lora_model_dir</c> as it was, or null for the base model.</summary>
+    public AdapterSet? ReferenceAdapter(Action<string>? notice) => (Config.ReferenceModelDir ?? Config.LoraModelDir) is { } folder ? LoadAdapter(folder, notice) : null;
+
     /// <summary>A new adapter of the configured rank and layers.</summary>
-    public AdapterSet NewAdapter(bool scalarHead = false) => Own(new AdapterSet(Model, Lora(Config), (ulong)Config.Seed, scalarHead));
+    public AdapterSet NewAdapter(bool scalarHead = false) => Own(new AdapterSet(Model, Lora, (ulong)Config.Seed, scalarHead));
 
     /// <summary>An adapter from a folder.</summary>
     public AdapterSet LoadAdapter(string folder, Action<string>? notice) => Own(PretrainedAdapter.Load(Model, folder, notice));
@@ -78,12 +91,4 @@ sealed class RunModel : IDisposable
     static WeightStorage Storage(RunConfig config) =>
         !config.LoadIn4Bit ? WeightStorage.AsStored : config.BnbConfigKwargs.UseDoubleQuant ? WeightStorage.Nf4Double : WeightStorage.Nf4;
 
-    static LoraConfig Lora(RunConfig config) => new()
-    {
-        Rank = config.LoraR,
-        Alpha = config.LoraAlpha,
-        Dropout = config.LoraDropout,
-        RankStabilised = config.PeftUseRslora,
-        Targets = config.LoraTargetLinear ? [LoraConfig.AllLinear] : config.LoraTargetModules,
-    };
 }

@@ -1,5 +1,6 @@
 using IlgpuPeft.Adapters;
 using IlgpuPeft.Checkpoints;
+using IlgpuPeft.Data;
 using IlgpuPeft.Text;
 using IlgpuPeft.Training;
 
@@ -10,7 +11,7 @@ public sealed class SftRun : TrainingRun
 {
     readonly SftTrainer trainer;
 
-    SftRun(RunModel opened, RunData data, Action<string>? notice) : base(opened)
+    SftRun(RunModel opened, RunData<Example> data, Action<string>? notice) : base(opened)
     {
         Data = data;
         if (Config.Adapter is null)
@@ -27,7 +28,7 @@ public sealed class SftRun : TrainingRun
     }
 
     /// <summary>Its rows, tokenised.</summary>
-    public RunData Data { get; }
+    public RunData<Example> Data { get; }
 
     /// <inheritdoc />
     public override string Title => "Supervised fine-tuning";
@@ -45,8 +46,7 @@ public sealed class SftRun : TrainingRun
     public override Tokenizer? Tokenizer => Data.Tokenizer;
 
     /// <inheritdoc />
-    public override RunRows Rows => new(Data.Train.Count, Data.Validation.Count, Data.Train.Sum(example => (long)example.Length), Data.Train.Sum(example => (long)example.TrainedTokens),
-        Data.Train.Concat(Data.Validation).Max(example => example.Length), Data.Reports, Data.ValidationReports);
+    public override RunRows Rows => Data.Summary(example => example.Length, example => example.TrainedTokens, example => example.Length);
 
     private protected override IReadOnlyList<(string Heading, string Unit, string[] Measures)> Plots => [];
 

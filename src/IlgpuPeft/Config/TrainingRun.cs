@@ -70,7 +70,14 @@ public abstract class TrainingRun : IDisposable
     /// <exception cref="IOException">A file or folder is absent.</exception>
     /// <exception cref="InvalidDataException">A row or <c>config.json</c> is wrong.</exception>
     /// <exception cref="CheckpointException">The model or the adapter is damaged, or they do not belong together.</exception>
-    public static TrainingRun Open(RunConfig config, Action<string>? notice = null) => SftRun.Open(config, notice);
+    public static TrainingRun Open(RunConfig config, Action<string>? notice = null) => config.Rl switch
+    {
+        "ppo" => PpoRun.Open(config, notice),
+        "grpo" => GrpoRun.Open(config, notice),
+        not null => PreferenceRun.Open(config, notice),
+        null when config.RewardModel => RewardRun.Open(config, notice),
+        null => SftRun.Open(config, notice),
+    };
 
     /// <summary>
     /// Trains to the end, and leaves in <c>output_dir</c> the trained weights, <c>metrics.jsonl</c>, <c>config.yaml</c>, <c>report.html</c> and the checkpoints

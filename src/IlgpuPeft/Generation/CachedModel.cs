@@ -159,13 +159,10 @@ sealed class CachedModel(CausalLm model) : IDisposable
     void Draw(Tape tape, Tensor hidden, GenerationOptions options, ReadOnlySpan<int> draws)
     {
         var sampling = new Sampling(options.Temperature, options.TopK, options.TopP);
-        var logits = model.Logits(tape, hidden).Data;
-        for (int row = 0; row < hidden.Rows; row++)
-        {
-            var key = new RandomKey(options.Seed, 0, (uint)draws[row]);
-            backend.Sample(logits.Range((long)row * model.Config.Vocabulary, model.Config.Vocabulary), 1, sampling, key, ids.Range(drawn, 1), logprobs.Range(drawn, 1));
-            drawn++;
-        }
+        int rows = hidden.Rows;
+        var logits = model.Logits(tape, hidden);
+        backend.Sample(logits.Data, rows, sampling, new RandomKey(options.Seed, 0, 0), ids.Range(drawn, rows), logprobs.Range(drawn, rows), tape.Upload(draws));
+        drawn += rows;
     }
 
     void FreeDraws()

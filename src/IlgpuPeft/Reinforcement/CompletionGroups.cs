@@ -44,11 +44,14 @@ public sealed record CompletionGroups
             Samples = samples,
             Sequences = [.. samples.Select(sample => Example.Of(sample.Prompt.Ids, sample.Response, sample.Prompt.File, sample.Prompt.Line))],
             Rewards = totals,
-            Advantages = advantages.Values,
+            Advantages = [.. advantages.Values.Chunk(options.NumGenerations).Zip(totals.Chunk(options.NumGenerations), (group, paid) => Agrees(paid) ? new double[group.Length] : group).SelectMany(group => group)],
             Learnt = [.. Enumerable.Range(0, samples.Count).Where(s => samples[s].Ended || !options.MaskTruncatedCompletions)],
             Measures = new Dictionary<string, double>([.. advantages.Metrics, .. OfEach(rewards, each), .. Completions.Measures(samples)], StringComparer.Ordinal),
         };
     }
+
+    // The mean of equal numbers can differ from them in the last place, and a moment estimate would make much of that.
+    static bool Agrees(double[] paid) => paid.All(reward => reward == paid[0]);
 
     /// <summary>TRL's <c>rewards/NAME/mean</c> and <c>rewards/NAME/std</c>, without weights.</summary>
     internal static IEnumerable<KeyValuePair<string, double>> OfEach(RewardSum rewards, IReadOnlyList<IReadOnlyList<Judgement>> each)

@@ -84,6 +84,10 @@ public abstract class Trainer : IDisposable
         GC.SuppressFinalize(this);
     }
 
+    /// <summary>Computes what every step and evaluation of a run need and none of them changes, such as what a reference says of the data. Called once a run, anew or resumed.</summary>
+    /// <exception cref="OperationCanceledException">The run was cancelled; nothing is trained or written yet.</exception>
+    private protected virtual void Prepare(CancellationToken cancel) { }
+
     /// <summary>Computes one step: zeroes gradients, adds to them, and calls <see cref="Update"/>.</summary>
     /// <param name="step">Steps taken before this one: keys its random draws.</param>
     /// <param name="items">What it is about: at most <see cref="TrainingOptions.ItemsPerStep"/>.</param>
@@ -146,6 +150,7 @@ public abstract class Trainer : IDisposable
             (done, position, State) = (state.Step, new DataPosition(state.Epoch, state.Index), state.Method);
         }
 
+        Prepare(cancel);
         folder?.StartMetrics(done);
         var schedule = options.ToSchedule(TotalSteps);
         var initial = done == 0 ? Evaluate(cancel) : null;

@@ -45,8 +45,8 @@ public sealed class PpoInputTests : IDisposable
     }
 
     [Theory]
-    [InlineData(0, "prompts:5: the prompt is empty")]
-    [InlineData(123, "prompts:5: the prompt has 123 tokens, expected at most 122: the model's 128 positions less response_length 6")]
+    [InlineData(0, "prompts:5: the prompt has 0 tokens, expected 1 to 122")]
+    [InlineData(123, "prompts:5: the prompt has 123 tokens, expected 1 to 122: the model's 128 positions less response_length 6")]
     [InlineData(-1, "prompts:5: token id 41 is out of range")]
     public void Prompt_thatCannotBeAnswered_isRefused(int length, string expected)
     {
@@ -105,7 +105,7 @@ public sealed class PpoInputTests : IDisposable
     {
         RewardSum twins = new([(Reward.Of("same", _ => 0), 1), (Reward.Of("same", _ => 1), 1)]);
 
-        Assert.Contains("2 rewards are called same", Assert.Throws<ArgumentException>(() => setup.NewTrainer(PpoSetup.Options, twins)).Message);
+        Assert.Contains("two of the rewards same, same have one name", Assert.Throws<ArgumentException>(() => setup.NewTrainer(PpoSetup.Options, twins)).Message);
     }
 
     [Fact]

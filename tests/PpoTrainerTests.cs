@@ -4,6 +4,7 @@ using IlgpuPeft.BuiltIn;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Data;
 using IlgpuPeft.Kernels;
+using IlgpuPeft.Optim;
 using IlgpuPeft.Reinforcement;
 using IlgpuPeft.Rewards;
 using IlgpuPeft.Text;
@@ -50,24 +51,30 @@ public class PpoTrainerTests(ITestOutputHelper output)
         Assert.All(steps, step => Assert.Equal(400.0 * step.Step / 25, step["episode"]));
     }
 
-    [Fact]
-    public async Task BuiltInModel_in4Bits_learnsWhatARulePaysFor()
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(3)]
+    [InlineData(4)]
+    [InlineData(5)]
+    public async Task BuiltInModel_in4Bits_learnsWhatARulePaysFor(ulong seed)
     {
+        const double Target = 6;
         using var temp = new TempFolder();
         BuiltInModel.Unpack(temp.Path);
         using var backend = new HostBackend<float>();
         using var model = PretrainedModel.Load(temp.Path, backend, WeightStorage.Nf4Double);
         var tokenizer = Tokenizer.Load(temp.Path);
         var lora = new LoraConfig { Rank = 4, Alpha = 8 };
-        using var policy = new AdapterSet(model, lora, 1);
-        using var value = new AdapterSet(model, lora, 2, scalarHead: true);
+        using var policy = new AdapterSet(model, lora, seed);
+        using var value = new AdapterSet(model, lora, seed + 1, scalarHead: true);
         IReadOnlyList<Prompt> prompts = [.. Corpus.Documents(9).Take(48).Select(document => document[..(document.IndexOf('\n', StringComparison.Ordinal) + 1)])
             .Select((statement, i) => new Prompt(tokenizer.Encode(statement), statement, new Dictionary<string, string>(), "statements", i + 1))];
         var digits = Reward.Of("digits", sample => sample.Text.Count(char.IsAsciiDigit) / 8.0); // the next statement can be about anything; numbers are two skills of nine
         var options = new PpoOptions
         {
-            MicroBatchSize = 16, MaxSteps = Updates, PpoEpochs = 2, ResponseLength = 8, Temperature = 1, StopIds = [], LearningRate = double.Parse(Environment.GetEnvironmentVariable("PPO_LR") ?? "3e-3"), Seed = Seed, AdaptiveKlTarget = 6, AdaptiveKlHorizon = 200, ClipRangeValue = 10,
-            Schedule = IlgpuPeft.Optim.ScheduleKind.Constant,
+            MicroBatchSize = 16, MaxSteps = 15, PpoEpochs = 2, ResponseLength = 8, Temperature = 1, StopIds = [], LearningRate = 2e-3, Schedule = ScheduleKind.Constant, ClipRangeValue = 10,
+            KlCoefficient = 0.1, AdaptiveKlTarget = Target, AdaptiveKlHorizon = 100, Seed = seed,
         };
         using var trainer = new PpoTrainer(policy, value, "built-in", tokenizer, prompts, new RewardSum([(digits, 1)]), options);
         var steps = new Steps();
@@ -75,14 +82,11 @@ public class PpoTrainerTests(ITestOutputHelper output)
         await trainer.RunAsync(steps, cancel: Cancel);
 
         double before = steps.All[..3].Average(step => step["rewards/digits"]), after = steps.All[^3..].Average(step => step["rewards/digits"]), kl = steps.All[^1]["objective/kl"];
-        output.WriteLine($"seed {Seed}: digits {before:0.00} to {after:0.00}, kl {kl:0.00}, coefficient {steps.All[^1]["objective/kl_coef"]:0.000}; " +
+        output.WriteLine($"digits {before:0.00} to {after:0.00}, kl {kl:0.00}, coefficient {steps.All[^1]["objective/kl_coef"]:0.000}; " +
             $"seconds of the last update: {steps.All[^1]["time/generate"]:0.00} to generate, {steps.All[^1]["time/score"]:0.00} to score, {steps.All[^1]["time/update"]:0.00} to learn");
-        Assert.True(after > before + 0.1, $"the reward goes from {before:0.00} to {after:0.00}");
-        Assert.InRange(kl, 0.1, 6);
+        Assert.True(after > before + 0.2, $"the reward goes from {before:0.00} to {after:0.00}");
+        Assert.InRange(kl, 0.1, Target);
     }
-
-    static int Updates => int.Parse(Environment.GetEnvironmentVariable("PPO_UPDATES") ?? "12");
-    static ulong Seed => ulong.Parse(Environment.GetEnvironmentVariable("PPO_SEED") ?? "1");
 
     [Fact]
     public async Task FirstUpdate_startsAtTheReference()

@@ -1,5 +1,4 @@
 using IlgpuPeft.Data;
-using IlgpuPeft.Losses;
 using IlgpuPeft.Rewards;
 
 namespace IlgpuPeft.Reinforcement;

@@ -18,7 +18,7 @@ public class PpoUpdateTests
     public void Gradient_ofPolicyAndValues_isThatOfTheLoss(bool trlCompatible, bool ofValues)
     {
         using var setup = Disturbed("cpu-f64");
-        var options = PpoSetup.Options with { MiniBatches = 1, PpoEpochs = 1, TrlCompatible = trlCompatible };
+        var options = PpoSetup.Options with { MiniBatches = 1, PpoEpochs = 1, TrlCompatible = trlCompatible, EntropyCoefficient = 0.3 };
         var rollout = setup.Collect(options);
         var trained = ofValues ? setup.Value : setup.Policy;
         var (_, gradient) = LossAndGradient(setup, options, rollout, trained);

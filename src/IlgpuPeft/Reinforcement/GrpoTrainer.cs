@@ -3,7 +3,6 @@ using IlgpuPeft.Adapters;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Data;
 using IlgpuPeft.Generation;
-using IlgpuPeft.Kernels;
 using IlgpuPeft.Rewards;
 using IlgpuPeft.Text;
 using IlgpuPeft.Training;
@@ -19,14 +18,13 @@ namespace IlgpuPeft.Reinforcement;
 /// temperature divides the logits wherever a log-probability is taken.
 /// A step in which every group agrees, so that nothing can be learnt, leaves weights and moments as they are. TRL lets the moments decay and move the weights.
 /// </remarks>
-public sealed class GrpoTrainer : Trainer
+public sealed class GrpoTrainer : PolicyTrainer
 {
     // Operation numbers of RandomKey: the seeds of a step's completions and of those that are evaluated.
     const uint CompletionDraw = 0x0970_0000, EvaluationDraw = 0x0970_0001;
 
     readonly GrpoOptions options;
-    readonly IReadOnlyList<Prompt> prompts, validation;
-    readonly RewardSum rewards;
+    readonly IReadOnlyList<Prompt> validation;
     readonly AdapterSet policy;
     readonly AdapterSet? reference;
     readonly Completions completions;
@@ -50,11 +48,11 @@ public sealed class GrpoTrainer : Trainer
     public GrpoTrainer(
         AdapterSet policy, string baseModel, Tokenizer? tokenizer, IReadOnlyList<Prompt> prompts, RewardSum rewards, GrpoOptions options, AdapterSet? reference = null,
         IReadOnlyList<Prompt>? validation = null)
-        : base(policy.Model, options)
+        : base(policy.Model, options, prompts, rewards)
     {
-        (this.options, this.policy, this.reference, this.prompts, this.rewards, this.validation) = (options, policy, reference, prompts, rewards, validation ?? []);
+        (this.options, this.policy, this.reference, this.validation) = (options, policy, reference, validation ?? []);
         CheckRoles();
-        CheckPrompts();
+        CheckTask(this.validation, options.StopIds, options.MaxCompletionLength, "max_completion_length");
         GoThrough(prompts.Count);
         part = Train(TrainedWeights.Of(policy, baseModel));
         completions = new Completions(Model, tokenizer);
@@ -69,19 +67,18 @@ public sealed class GrpoTrainer : Trainer
     public CompletionGroups? LastGroups { get; private set; }
 
     private protected override string Settings =>
-        $"{options.Fingerprint}, reference {(options.Beta == 0 ? "none" : reference is null ? "base" : $"adapter of {reference.Parameters.Count} values")}, " +
-        $"rewards {string.Join(", ", rewards.Parts.Select(part => $"{part.Weight} {part.Reward.Name}"))}, prompts {Digest()}";
+        $"{options.Fingerprint}, reference {(options.Beta == 0 ? "none" : reference is null ? "base" : $"adapter of {reference.Parameters.Count} values")}, {Task}";
 
     private protected override StepOutcome Step(int step, int[] items, double rate)
     {
         long mark = Stopwatch.GetTimestamp();
         policy.Enable();
-        var samples = completions.Draw([.. items.SelectMany(item => Enumerable.Repeat(prompts[item], options.NumGenerations))], new GenerationOptions
+        var samples = completions.Draw([.. items.SelectMany(item => Enumerable.Repeat(Prompts[item], options.NumGenerations))], new GenerationOptions
         {
             MaxTokens = options.MaxCompletionLength, Temperature = options.Temperature, TopP = options.TopP, TopK = options.TopK, StopIds = options.StopIds, Seed = SeedOf(step, CompletionDraw),
         });
         double generating = Lap(ref mark);
-        var groups = LastGroups = CompletionGroups.Judge(samples, rewards, options);
+        var groups = LastGroups = CompletionGroups.Judge(samples, Rewards, options);
         Show(step, groups);
         double judging = Lap(ref mark);
 
@@ -120,9 +117,9 @@ public sealed class GrpoTrainer : Trainer
         {
             MaxTokens = options.MaxCompletionLength, Temperature = options.EvaluationTemperature, StopIds = options.StopIds, Seed = SeedOf(0, EvaluationDraw),
         }, cancel);
-        var (sums, each) = rewards.Judge(samples);
+        var (sums, each) = Rewards.Judge(samples);
         double reward = sums.Average(judgement => judgement.Total);
-        return new Evaluation(-reward, new Dictionary<string, double>([new("reward", reward), .. CompletionGroups.OfEach(rewards, each), .. Completions.Measures(samples)], StringComparer.Ordinal));
+        return new Evaluation(-reward, new Dictionary<string, double>([new("reward", reward), .. CompletionGroups.OfEach(Rewards, each), .. Completions.Measures(samples)], StringComparer.Ordinal));
     }
 
     /// <inheritdoc />
@@ -162,61 +159,5 @@ public sealed class GrpoTrainer : Trainer
         Require(policy.Head is null && reference?.Head is null, "an adapter has a scalar head, which drawing tokens has no use for. Make it without one; a reward model takes part as a reward.");
         Require(reference is null || reference.Model == policy.Model, "the adapters lie over different models, expected one base under both roles. Load the base once.");
         Require(reference != policy, "policy and reference are one adapter, expected a set for each: the reference must not change. Leave it out for the base model.");
-        Require(rewards.Parts.Select(part => part.Reward.Name).Distinct(StringComparer.Ordinal).Count() == rewards.Parts.Count,
-            $"two of the rewards {string.Join(", ", rewards.Parts.Select(part => part.Reward.Name))} have one name, which metrics cannot tell apart. Give one of them another with the option label.");
-    }
-
-    void CheckPrompts()
-    {
-        Require(prompts.Count > 0, "there are no prompts to train on.");
-        Require(options.StopIds is not null || Model.Config.EosIds.Count > 0,
-            "the model names no end-of-sequence token, so no completion could end. Set stop_token_id, or an empty StopIds for completions of full length.");
-        RequireInVocabulary("GrpoTrainer: stop tokens", options.StopIds ?? Model.Config.EosIds);
-        int longest = Model.Config.MaxPositions - options.MaxCompletionLength;
-        foreach (var prompt in prompts.Concat(validation))
-        {
-            string where = $"{prompt.File}:{prompt.Line}";
-            if (prompt.Ids.Length == 0 || prompt.Ids.Length > longest)
-            {
-                throw new ArgumentException($"{where}: the prompt has {prompt.Ids.Length} tokens, expected 1 to {longest}: the model's {Model.Config.MaxPositions} positions less max_completion_length " +
-                    $"{options.MaxCompletionLength}. Shorten or drop the row, or lower max_completion_length.");
-            }
-
-            RequireInVocabulary(where, prompt.Ids);
-        }
-
-        rewards.Check(prompts.Concat(validation));
-    }
-
-    ulong SeedOf(int step, uint operation)
-    {
-        var (low, high, _, _) = new RandomKey(options.Seed, (uint)step, operation).Philox(0);
-        return (ulong)high << 32 | low;
-    }
-
-    string Digest()
-    {
-        var digest = new DataDigest();
-        foreach (var prompt in prompts)
-        {
-            digest.Add(prompt.Ids);
-        }
-
-        return digest.ToString();
-    }
-
-    static double Lap(ref long mark)
-    {
-        double seconds = Stopwatch.GetElapsedTime(mark).TotalSeconds;
-        mark = Stopwatch.GetTimestamp();
-        return seconds;
-    }
-
-    static void Require(bool holds, string problem)
-    {
-        if (!holds)
-        {
-            throw new ArgumentException($"{nameof(GrpoTrainer)}: {problem}");
-        }
     }
 }

@@ -2,7 +2,6 @@ using System.Diagnostics;
 using IlgpuPeft.Adapters;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Data;
-using IlgpuPeft.Kernels;
 using IlgpuPeft.Losses;
 using IlgpuPeft.Rewards;
 using IlgpuPeft.Tensors;
@@ -22,7 +21,7 @@ namespace IlgpuPeft.Reinforcement;
 /// policy's step smaller. The measured <c>grad_norm</c> is the policy's in the last mini-batch, <c>val/grad_norm</c> the value model's.
 /// There is no padding, dropout is off in every pass, and the temperature divides the logits wherever a log-probability is taken.
 /// </remarks>
-public sealed class PpoTrainer : Trainer
+public sealed class PpoTrainer : PolicyTrainer
 {
     // Operation numbers of RandomKey: the seeds of an update's draws and of the order of its mini-batches.
     const uint RolloutDraw = 0x0990_0000, OrderDraw = 0x0990_0001;
@@ -30,8 +29,6 @@ public sealed class PpoTrainer : Trainer
     const int SamplesShown = 8;
 
     readonly PpoOptions options;
-    readonly IReadOnlyList<Prompt> prompts;
-    readonly RewardSum rewards;
     readonly PpoRoles roles;
     readonly RolloutCollector collector;
     readonly PpoUpdate update;
@@ -49,13 +46,16 @@ public sealed class PpoTrainer : Trainer
     /// <param name="rewards">What it is paid for.</param>
     /// <param name="options">How.</param>
     /// <param name="reference">What it is held to, such as a supervised adapter over the same model; null for the base.</param>
-    /// <exception cref="ArgumentException">An option is out of range, the adapters do not fit their roles, there are no prompts, a prompt is empty, too long or of another model, or no token ends a response.</exception>
+    /// <exception cref="ArgumentException">
+    /// An option is out of range, the adapters do not fit their roles, there are no prompts, one is empty, too long, of another model or lacks what a reward needs, no token ends a response,
+    /// or two rewards have one name.
+    /// </exception>
     public PpoTrainer(
         AdapterSet policy, AdapterSet value, string baseModel, Tokenizer? tokenizer, IReadOnlyList<Prompt> prompts, RewardSum rewards, PpoOptions options, AdapterSet? reference = null)
-        : base(policy.Model, options)
+        : base(policy.Model, options, prompts, rewards)
     {
-        (this.options, this.prompts, this.rewards) = (options, prompts, rewards);
-        Check();
+        this.options = options;
+        CheckTask([], options.StopIds, options.ResponseLength, "response_length");
         roles = new PpoRoles(policy, value, reference, options);
         collector = new RolloutCollector(roles, tokenizer, rewards, options);
         update = new PpoUpdate(roles, options);
@@ -72,8 +72,7 @@ public sealed class PpoTrainer : Trainer
     /// <summary>The experience of the last update, or null before the first.</summary>
     public Rollout? LastRollout { get; private set; }
 
-    private protected override string Settings =>
-        $"{options.Fingerprint}, reference {roles.Reference}, rewards {string.Join(", ", rewards.Parts.Select(part => $"{part.Weight} {part.Reward.Name}"))}, prompts {Digest()}";
+    private protected override string Settings => $"{options.Fingerprint}, reference {roles.Reference}, {Task}";
 
     private protected override Dictionary<string, double> State
     {
@@ -84,7 +83,7 @@ public sealed class PpoTrainer : Trainer
     private protected override StepOutcome Step(int step, int[] items, double rate)
     {
         long mark = Stopwatch.GetTimestamp();
-        var samples = collector.Draw([.. items.Select(item => prompts[item])], SeedOf(step, RolloutDraw));
+        var samples = collector.Draw([.. items.Select(item => Prompts[item])], SeedOf(step, RolloutDraw));
         double generating = Lap(ref mark);
         var rollout = LastRollout = collector.Score(samples, klCoefficient.Value);
         double scoring = Lap(ref mark);
@@ -149,63 +148,5 @@ public sealed class PpoTrainer : Trainer
         PolicySample[] shown = [.. rollout.Samples.Take(SamplesShown).Select((sample, i) => new PolicySample(step + 1, sample.Prompt.Text, sample.Text, rollout.Scores[i], rollout.Kl[i].Sum()))];
         sampleFile?.Append(step, shown);
         Samples?.Report(shown);
-    }
-
-    void Check()
-    {
-        if (prompts.Count == 0)
-        {
-            throw new ArgumentException("PpoTrainer: there are no prompts to train on.", nameof(prompts));
-        }
-
-        if (options.StopIds is null && Model.Config.EosIds.Count == 0)
-        {
-            throw new ArgumentException("PpoTrainer: the model names no end-of-sequence token, so no response could end. Set stop_token_id, or an empty StopIds for responses of full length.");
-        }
-
-        RequireInVocabulary("PpoTrainer: stop tokens", options.StopIds ?? Model.Config.EosIds);
-        int longest = Model.Config.MaxPositions - options.ResponseLength;
-        foreach (var prompt in prompts)
-        {
-            string where = $"{prompt.File}:{prompt.Line}";
-            if (prompt.Ids.Length == 0)
-            {
-                throw new ArgumentException($"{where}: the prompt is empty, expected at least one token. Start with the beginning-of-sequence token.");
-            }
-
-            if (prompt.Ids.Length > longest)
-            {
-                throw new ArgumentException($"{where}: the prompt has {prompt.Ids.Length} tokens, expected at most {longest}: the model's {Model.Config.MaxPositions} positions less response_length {options.ResponseLength}. " +
-                    "Shorten or drop the row, or lower response_length.");
-            }
-
-            RequireInVocabulary(where, prompt.Ids);
-        }
-
-        rewards.Check(prompts);
-    }
-
-    ulong SeedOf(int step, uint operation)
-    {
-        var (low, high, _, _) = new RandomKey(options.Seed, (uint)step, operation).Philox(0);
-        return (ulong)high << 32 | low;
-    }
-
-    static double Lap(ref long mark)
-    {
-        double seconds = Stopwatch.GetElapsedTime(mark).TotalSeconds;
-        mark = Stopwatch.GetTimestamp();
-        return seconds;
-    }
-
-    string Digest()
-    {
-        var digest = new DataDigest();
-        foreach (var prompt in prompts)
-        {
-            digest.Add(prompt.Ids);
-        }
-
-        return digest.ToString();
     }
 }

@@ -9,6 +9,7 @@ var verbs = new SortedDictionary<string, Action<string[]>>
     ["matvec"] = MatVecBenchmark.Run,
     ["step"] = StepBenchmark.Run,
     ["decode"] = DecodeBenchmark.Run,
+    ["decode-batch"] = BatchDecodeBenchmark.Run,
     ["emulator"] = _ => EmulatorBenchmark.Run(),
     ["make-model"] = RandomModels.Make,
     ["ops"] = _ => OpsBenchmark.Run(),

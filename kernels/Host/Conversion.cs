@@ -1,6 +1,7 @@
 using System.Numerics;
 using System.Numerics.Tensors;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 
 namespace IlgpuPeft.Kernels;
 
@@ -65,10 +66,19 @@ static unsafe class Conversion
         {
             fixed (T* to = destination)
             {
-                for (; i <= destination.Length - Vector256<float>.Count; i += Vector256<float>.Count)
+                for (; Avx512F.IsSupported && i <= destination.Length - Vector512<float>.Count; i += Vector512<float>.Count)
                 {
-                    var (lower, upper) = Vector128.Widen(Vector128.Load(source + i));
-                    (Vector256.Create(lower, upper) << 16).AsSingle().Store((float*)to + i);
+                    (Avx512F.ConvertToVector512Int32(Vector256.Load(source + i)) << 16).AsSingle().Store((float*)to + i);
+                }
+
+                for (; Avx2.IsSupported && i <= destination.Length - Vector256<float>.Count; i += Vector256<float>.Count)
+                {
+                    (Avx2.ConvertToVector256Int32(source + i) << 16).AsSingle().Store((float*)to + i);
+                }
+
+                for (; i <= destination.Length - Vector128<float>.Count; i += Vector128<float>.Count)
+                {
+                    (Vector128.WidenLower(Vector128.CreateScalarUnsafe(*(ulong*)(source + i)).AsUInt16()) << 16).AsSingle().Store((float*)to + i);
                 }
             }
         }

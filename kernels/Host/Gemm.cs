@@ -57,15 +57,12 @@ static unsafe class Gemm
             return;
         }
 
-        if (MatVec.Suits(m, a, b))
+        // The smaller side first: with one row and sixteen columns, the row is the few.
+        bool few = m <= n
+            ? MultiplyFew(m, n, k, alpha, a, b, beta, c, ldc, 1) || MultiplyFew(n, m, k, alpha, b, a, beta, c, 1, ldc)
+            : MultiplyFew(n, m, k, alpha, b, a, beta, c, 1, ldc) || MultiplyFew(m, n, k, alpha, a, b, beta, c, ldc, 1);
+        if (few)
         {
-            MatVec.Multiply(m, n, k, alpha, a, b, beta, c, ldc, 1);
-            return;
-        }
-
-        if (MatVec.Suits(n, b, a))
-        {
-            MatVec.Multiply(n, m, k, alpha, b, a, beta, c, 1, ldc);
             return;
         }
 
@@ -84,6 +81,25 @@ static unsafe class Gemm
                 Run<T, ScalarKernel<T>>(m, n, k, alpha, a, b, beta, c, ldc);
                 break;
         }
+    }
+
+    /// <summary>c at i·strideFew + j·strideMany, by a product that packs nothing of `many`; false where there is none for the shape.</summary>
+    static bool MultiplyFew<T>(int m, int n, int k, T alpha, in Operand<T> few, in Operand<T> many, T beta, T* c, long strideFew, long strideMany)
+        where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    {
+        if (FewRows.Suits(m, few, many))
+        {
+            FewRows.Multiply(m, n, k, float.CreateTruncating(alpha), few.As<float>(), many.As<float>(), float.CreateTruncating(beta), (float*)c, strideFew, strideMany);
+            return true;
+        }
+
+        if (MatVec.Suits(m, few, many))
+        {
+            MatVec.Multiply(m, n, k, alpha, few, many, beta, c, strideFew, strideMany);
+            return true;
+        }
+
+        return false;
     }
 
     static void Run<T, TKernel>(int m, int n, int k, T alpha, in Operand<T> a, in Operand<T> b, T beta, T* c, long ldc)

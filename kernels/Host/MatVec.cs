@@ -1,8 +1,9 @@
-// MatVec: the product for few rows, as in decoding a token or a small batch: one dot product per output, no packing.
+// MatVec: the product for one row, as in decoding a token: one dot product per output, no packing. Where FewRows does not run, also for up to 16 rows.
 //
 // Maths      c[i,j] = beta·c[i,j] + alpha·Σ_k x[i,k]·w[j,k]; eight partial sums per output (four for f64), joined at the end
 // Shapes     x [m ≤ 16, K] dense, w [n, K] dense or stored; c by two strides, so that it serves x·Wᵀ and the mirrored W·xᵀ
-// Layout     w row-major, read once and in order. Rows that are not dense in T are converted four at a time into scratch, or in registers: Nf4MatVec, Bf16MatVec
+// Layout     w row-major, read once and in order. Rows that are not dense in T are converted in registers for one row of x (Nf4MatVec, Bf16MatVec), else four at
+//            a time into scratch
 // Floor      the bytes of w: bound by memory for m = 1, by FMA above about 4 rows
 // Numerics   as Gemm; an output does not depend on the neighbours that share its register block
 // Source     none beyond Gemm's
@@ -27,31 +28,28 @@ static unsafe class MatVec
     public static void Multiply<T>(int m, int n, int k, T alpha, in Operand<T> few, in Operand<T> many, T beta, T* c, long strideFew, long strideMany)
         where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        bool inRegisters = typeof(T) == typeof(float) && many.Weight is not null && Nf4MatVec.Supports(many.Weight);
+        bool inRegisters = m == 1 && typeof(T) == typeof(float) && many.Weight is not null;
+        bool nf4 = inRegisters && Nf4MatVec.Supports(many.Weight!), bf16 = inRegisters && Bf16MatVec.Supports(many.Weight!);
         var input = few;
-        if (inRegisters)
-        {
-            T* permuted = Scratch.Get<T>(ScratchSlot.PermutedInput, (long)m * k);
-            for (int i = 0; i < m; i++)
-            {
-                Nf4MatVec.Permute((float*)few.At(i, 0), (float*)permuted + (long)i * k, k);
-            }
-
-            input = new Operand<T>((nint)permuted, k, true);
-        }
-
-        bool widened = m == 1 && typeof(T) == typeof(float) && many.Weight is not null && Bf16MatVec.Supports(many.Weight);
-        if (widened)
+        if (nf4 || bf16)
         {
             T* permuted = Scratch.Get<T>(ScratchSlot.PermutedInput, k);
-            Bf16MatVec.Permute((float*)few.At(0, 0), (float*)permuted, k);
+            if (nf4)
+            {
+                Nf4MatVec.Permute((float*)few.At(0, 0), (float*)permuted, k);
+            }
+            else
+            {
+                Bf16MatVec.Permute((float*)few.At(0, 0), (float*)permuted, k);
+            }
+
             input = new Operand<T>((nint)permuted, k, true);
         }
 
         int rowsPerTask = RowsTogether * Math.Max(1, WeightsPerTask / RowsTogether / Math.Max(1, k));
         Workers.Run((n + rowsPerTask - 1) / rowsPerTask, new Job<T>
         {
-            Few = input, Many = many, InRegisters = inRegisters, Widened = widened, C = c, StrideFew = strideFew, StrideMany = strideMany,
+            Few = input, Many = many, Nf4 = nf4, Bf16 = bf16, C = c, StrideFew = strideFew, StrideMany = strideMany,
             M = m, N = n, K = k, RowsPerTask = rowsPerTask, Alpha = alpha, Beta = beta,
         });
     }
@@ -59,7 +57,7 @@ static unsafe class MatVec
     struct Job<T> : IJob where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         public Operand<T> Few, Many;
-        public bool InRegisters, Widened;
+        public bool Nf4, Bf16;
         public T* C;
         public long StrideFew, StrideMany;
         public int M, N, K, RowsPerTask;
@@ -68,7 +66,7 @@ static unsafe class MatVec
         public readonly void Run(int index)
         {
             int first = index * RowsPerTask, last = Math.Min(first + RowsPerTask, N);
-            if (InRegisters && M == 1)
+            if (Nf4)
             {
                 float* scales = Nf4MatVec.Scales(Many.Weight!, first * (long)K, (last - first) * K);
                 int j = first, units = K / Nf4MatVec.Unit;
@@ -89,7 +87,7 @@ static unsafe class MatVec
                 return;
             }
 
-            if (Widened)
+            if (Bf16)
             {
                 for (int j = first; j < last; j++)
                 {
@@ -139,15 +137,7 @@ static unsafe class MatVec
             }
 
             T* rows = Scratch.Get<T>(ScratchSlot.DecodedRows, (long)RowsTogether * K);
-            if (InRegisters)
-            {
-                Nf4MatVec.Decode(Many.Weight, first * (long)K, count * K, (float*)rows);
-            }
-            else
-            {
-                WeightReader.Read(Many.Weight, first * (long)K, count * K, rows);
-            }
-
+            WeightReader.Read(Many.Weight, first * (long)K, count * K, rows);
             return rows;
         }
 

@@ -21,18 +21,25 @@ static unsafe class Nf4MatVec
     public static bool Supports(Weight weight) =>
         Avx2.IsSupported && Simd.Path >= SimdPath.Vector256 && weight.Scales is { } scales && weight.Columns % Unit == 0 && scales.BlockSize % Unit == 0;
 
-    /// <summary>Vector v of the even elements holds numbers 4v to 4v+3 and 16+4v to 16+4v+3 of them; the odd ones follow likewise.</summary>
-    public static void Permute(float* x, float* permuted, int count)
+    /// <summary>
+    /// Vector v of the even elements holds numbers 4v to 4v+3 and 16+4v to 16+4v+3 of them; the odd ones follow likewise. Groups of four are
+    /// <paramref name="next"/> elements apart.
+    /// </summary>
+    public static void Permute(float* x, float* permuted, int count, nint next = 4)
     {
-        for (int unit = 0; unit < count; unit += Unit, x += Unit, permuted += Unit)
+        for (int unit = 0; unit < count; unit += Unit, x += Unit, permuted += 16 * next)
         {
             for (int v = 0; v < 4; v++)
             {
-                float* lower = x + 8 * v, upper = lower + Unit / 2;
+                float* lower = x + 8 * v, upper = lower + Unit / 2, even = permuted + 2 * v * next, odd = even + 8 * next;
                 var first = Vector256.Create(Vector128.Load(lower), Vector128.Load(upper));
                 var second = Vector256.Create(Vector128.Load(lower + 4), Vector128.Load(upper + 4));
-                Avx.Shuffle(first, second, 0b10_00_10_00).Store(permuted + 8 * v);
-                Avx.Shuffle(first, second, 0b11_01_11_01).Store(permuted + Unit / 2 + 8 * v);
+                var evens = Avx.Shuffle(first, second, 0b10_00_10_00);
+                var odds = Avx.Shuffle(first, second, 0b11_01_11_01);
+                evens.GetLower().Store(even);
+                evens.GetUpper().Store(even + next);
+                odds.GetLower().Store(odd);
+                odds.GetUpper().Store(odd + next);
             }
         }
     }
@@ -105,10 +112,9 @@ static unsafe class Nf4MatVec
         return total;
     }
 
-    /// <summary>Weights in the permuted order.</summary>
-    public static void Decode(Weight weight, long start, int count, float* destination)
+    /// <summary>Weights in the permuted order; <paramref name="scales"/> has one for every unit of the run.</summary>
+    public static void Decode(Weight weight, long start, int count, float* scales, float* destination)
     {
-        float* scales = Scales(weight, start, count);
         byte* codes = (byte*)weight.Values.Address + start / 2;
         var planes = new Nf4Decoder.Nf4Planes();
         for (int done = 0; done < count; done += Unit, codes += Unit / 2, destination += Unit, scales++)

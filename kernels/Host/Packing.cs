@@ -21,6 +21,9 @@ readonly unsafe record struct Operand<T>(nint Values, long Stride, bool DepthAlo
 {
     public T* At(long row, long column) => (T*)Values + row * Stride + column;
 
+    /// <summary>The same factor, where T is known to be <typeparamref name="TOther"/>.</summary>
+    public Operand<TOther> As<TOther>() where TOther : unmanaged => new(Values, Stride, DepthAlongRows, Weight);
+
     /// <summary>The factor that a weight makes: its own memory if it is dense in T.</summary>
     public static Operand<T> From(Weight weight, bool depthAlongRows)
     {

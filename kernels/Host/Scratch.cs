@@ -10,6 +10,7 @@ enum ScratchSlot
     DecodedRows,
     PermutedInput,
     BlockScales,
+    RowSums,
     LoraGradient,
     Attention,
     AttentionParts,

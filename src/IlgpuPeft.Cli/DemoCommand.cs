@@ -50,7 +50,7 @@ static class DemoCommand
         {
             result = await screen.FollowAsync(run, cancel: cancel);
             screen.Out.WriteLine($"""
-                2. Reward model of {run.Rows.Train} preferences: prefers the courteous answer in {result.Final!.Measures!["accuracy"]:0.0 %} of {run.Rows.Validation} held-out pairs (before training {result.Initial!.Measures!["accuracy"]:0.0 %})
+                2. Reward model of {run.Rows.Train} preferences: prefers the friendly answer in {result.Final!.Measures!["accuracy"]:0.0 %} of {run.Rows.Validation} held-out pairs (before training {result.Initial!.Measures!["accuracy"]:0.0 %})
                 """);
         }
 
@@ -75,7 +75,7 @@ static class DemoCommand
     static void Introduce(SftRun run, TextWriter output) => output.WriteLine($"""
         The built-in model has {run.Model.ParameterCount:N0} weights. It has read statements such as "the plural of cat is cats.",
         and no request in its life. QLoRA teaches it to answer {Instructions.Train.Count:N0} requests: its linear layers stay frozen in 4 bits, and a
-        few new weights are trained. A reward model then learns from pairs which answers people preferred: the courteous ones, of which
+        few new weights are trained. A reward model then learns from pairs which answers people preferred: the friendly ones, of which
         there are a quarter. PPO trains the policy to please it. All three are adapters over the one frozen model.
 
         """);
@@ -86,7 +86,7 @@ static class DemoCommand
         string[] totals =
         [
             $"right over {taught.Count} held-out prompts: base {Quiz.Accuracy(untaught):0.0 %}, SFT {Quiz.Accuracy(taught):0.0 %}, PPO {Quiz.Accuracy(pleasing):0.0 %}",
-            $"courteous: base {Courteous(untaught):0.0 %}, SFT {Courteous(taught):0.0 %}, PPO {Courteous(pleasing):0.0 %}",
+            $"friendly: base {Friendly(untaught):0.0 %}, SFT {Friendly(taught):0.0 %}, PPO {Friendly(pleasing):0.0 %}",
         ];
         screen.Out.WriteLine();
         screen.Table(["held-out prompt", "base", "SFT", "PPO", ""], shown.Select(i => (IReadOnlyList<string>)
@@ -100,7 +100,7 @@ static class DemoCommand
         return totals;
     }
 
-    static double Courteous(IReadOnlyList<Reply> replies) => (double)replies.Count(reply => reply.IsCourteous) / replies.Count;
+    static double Friendly(IReadOnlyList<Reply> replies) => (double)replies.Count(reply => reply.IsFriendly) / replies.Count;
 
     static void WriteReport(string folder, string[] totals, RunConfig policy)
     {

@@ -11,8 +11,8 @@ namespace IlgpuPeft.BuiltIn;
 /// The runs that show what the library does, one after the other over the same frozen base: QLoRA teaches the built-in model to answer, a reward model learns which manner of answering people
 /// preferred, and PPO trains the policy to please it.
 /// </summary>
-/// <param name="Supervised">Supervised fine-tuning on requests and answers, a quarter of them courteous.</param>
-/// <param name="RewardModel">A reward model of pairs in which the courteous answer is the preferred one.</param>
+/// <param name="Supervised">Supervised fine-tuning on requests and answers, a quarter of them friendly.</param>
+/// <param name="RewardModel">A reward model of pairs in which the friendly answer is the preferred one.</param>
 /// <param name="Policy">PPO from the supervised adapter, with the reward model as its judge.</param>
 public sealed record Demonstration(RunConfig Supervised, RunConfig RewardModel, RunConfig Policy)
 {
@@ -80,10 +80,10 @@ public sealed record Demonstration(RunConfig Supervised, RunConfig RewardModel, 
                 },
                 Datasets = [Rows(root, "prompts.jsonl", Instructions.Train.Select(question => new { prompt = question.Prompt, answer = question.Answer }))],
                 MicroBatchSize = 64,
-                MaxSteps = 40,
-                LearningRate = 1e-3,
+                MaxSteps = 24,
+                LearningRate = 6e-4,
                 WarmupSteps = 0,
-                LoggingSteps = 10,
+                LoggingSteps = 6,
                 OutputDir = Path.Combine(root, "ppo"),
             });
         foreach (var (name, config) in new[] { ("sft", demonstration.Supervised), ("reward", demonstration.RewardModel), ("ppo", demonstration.Policy) })
@@ -119,10 +119,10 @@ public sealed record Demonstration(RunConfig Supervised, RunConfig RewardModel, 
         """;
 
     static IEnumerable<object> Answers(IReadOnlyList<Question> questions) =>
-        questions.Zip(Courtesy.Mixed(questions), (question, answer) => new { prompt = question.Prompt, completion = answer });
+        questions.Zip(Friendliness.Mixed(questions), (question, answer) => new { prompt = question.Prompt, completion = answer });
 
     static IEnumerable<object> Pairs(IEnumerable<Question> questions) =>
-        questions.Select(question => new { prompt = question.Prompt, chosen = Courtesy.Of(question.Answer), rejected = question.Answer });
+        questions.Select(question => new { prompt = question.Prompt, chosen = Friendliness.Of(question.Answer), rejected = question.Answer });
 
     static DatasetSource Rows(string root, string name, IEnumerable<object> rows)
     {

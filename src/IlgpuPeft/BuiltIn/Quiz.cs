@@ -10,16 +10,16 @@ namespace IlgpuPeft.BuiltIn;
 public sealed record Reply(Question Question, string Text)
 {
     /// <summary>Whether it is the answer, to the letter, in whatever manner.</summary>
-    public bool IsRight => Courtesy.Without(Text) == Question.Answer;
+    public bool IsRight => Friendliness.Without(Text) == Question.Answer;
 
-    /// <summary>Whether it is courteous.</summary>
-    public bool IsCourteous => Courtesy.IsIn(Text);
+    /// <summary>Whether it is friendly.</summary>
+    public bool IsFriendly => Friendliness.IsIn(Text);
 }
 
 /// <summary>Puts questions to a model.</summary>
 public static class Quiz
 {
-    internal const int MaxTokens = 24;
+    internal const int MaxTokens = 20;
 
     /// <summary>The most likely continuation of each prompt.</summary>
     /// <param name="model">The model, with whatever adapters are enabled.</param>

@@ -61,7 +61,7 @@ static class BatchDecodeBenchmark
         {
             arena.Reset();
             var tape = Tape.ForInference(backend, arena);
-            var logits = model.Logits(tape, model.Forward(tape, TokenBatch.Continue(tape, cache, slots, ids, counts)));
+            var logits = model.Logits(tape, model.Forward(tape, TokenBatch.Continue(tape, cache, slots, tape.Upload(ids), counts)));
             var next = tape.Take(DType.I32, logits.Rows);
             backend.Sample(logits.Data, logits.Rows, new Sampling(0, 0, 1), new RandomKey(0, 0, 0), next, default);
             return backend.ReadInts(next);

@@ -13,6 +13,8 @@ namespace IlgpuPeft.Tests;
 /// <summary>Many prompts at once come to what each would come to alone.</summary>
 public class BatchGeneratorTests
 {
+    static CancellationToken Cancel => TestContext.Current.CancellationToken;
+
     static readonly GenerationOptions Greedy = new() { MaxTokens = 7, StopIds = [] };
     static readonly GenerationOptions Sampled = new() { MaxTokens = 20, Temperature = 1, Seed = 11, StopIds = [] };
     static readonly int[][] Prompts = [Architectures.Ids(6, 3), Architectures.Ids(1, 4), Architectures.Ids(11, 5), Architectures.Ids(3, 6), Architectures.Ids(8, 7)];
@@ -33,7 +35,7 @@ public class BatchGeneratorTests
         using var single = new Generator(subject.Model);
         using var pass = new LanguageModelPass(subject.Model);
 
-        var completions = batch.Complete(Prompts, Greedy);
+        var completions = batch.Complete(Prompts, Greedy, Cancel);
 
         Assert.Equal(Prompts.Length, completions.Count);
         foreach (var (prompt, completion) in Prompts.Zip(completions))
@@ -41,7 +43,7 @@ public class BatchGeneratorTests
             Assert.Equal((7, "length"), (completion.Tokens.Count, completion.FinishReason));
             if (TestDevices.Tolerance(device) < 1e-3)
             {
-                Assert.Equal(single.Complete(prompt, Greedy).Tokens, completion.Tokens);
+                Assert.Equal(single.Complete(prompt, Greedy, Cancel).Tokens, completion.Tokens);
             }
 
             // In bfloat16 two tokens may be as likely as each other.
@@ -63,7 +65,7 @@ public class BatchGeneratorTests
         using var batch = new BatchGenerator(subject.Model) { MaxSequences = 3, CheckEvery = 2 };
         using var pass = new LanguageModelPass(subject.Model);
 
-        var completions = batch.Complete(Prompts, Sampled with { MaxTokens = 6, Temperature = Temperature, TopK = 20 });
+        var completions = batch.Complete(Prompts, Sampled with { MaxTokens = 6, Temperature = Temperature, TopK = 20 }, Cancel);
 
         var whole = PackedBatch.From([.. Prompts.Zip(completions, (prompt, completion) => Example.Of(prompt, completion.Response, "", 1))]);
         double[][] expected = whole.OfTargets(pass.Measure(whole, Temperature).LogProbs);
@@ -80,25 +82,25 @@ public class BatchGeneratorTests
         using var subject = new Subject(device);
         var options = Sampled with { MaxTokens = device.StartsWith("cpu", StringComparison.Ordinal) ? 20 : 5 };
         using var together = new BatchGenerator(subject.Model);
-        int[][] expected = [.. together.Complete(Prompts, options).Select(completion => completion.Response)];
+        int[][] expected = [.. together.Complete(Prompts, options, Cancel).Select(completion => completion.Response)];
 
         foreach (var (sequences, every) in new[] { (1, 1), (2, 3), (9, 20) })
         {
             using var other = new BatchGenerator(subject.Model) { MaxSequences = sequences, CheckEvery = every };
-            Assert.Equal(expected, other.Complete(Prompts, options).Select(completion => completion.Response));
+            Assert.Equal(expected, other.Complete(Prompts, options, Cancel).Select(completion => completion.Response));
         }
 
         int[][] others = [Prompts[3], Prompts[1], Prompts[0], Prompts[3]];
-        var partly = together.Complete(others, options);
+        var partly = together.Complete(others, options, Cancel);
         Assert.Equal(expected[1], partly[1].Response);
         Assert.Equal(expected[3], partly[3].Response);
         Assert.NotEqual(partly[0].Response, partly[3].Response); // the same prompt at another index
 
         using var single = new Generator(subject.Model);
-        var first = single.Complete(Prompts[0], options);
+        var first = single.Complete(Prompts[0], options, Cancel);
         Assert.Equal(expected[0], first.Response);
         Assert.Equal(first.Response.Length, first.LogProbs.Count);
-        Assert.NotEqual(expected, together.Complete(Prompts, options with { Seed = 12 }).Select(completion => completion.Response));
+        Assert.NotEqual(expected, together.Complete(Prompts, options with { Seed = 12 }, Cancel).Select(completion => completion.Response));
     }
 
     [Fact]
@@ -107,8 +109,8 @@ public class BatchGeneratorTests
         using var subject = new Subject("cpu");
         using var batch = new BatchGenerator(subject.Model) { MaxSequences = 2 };
 
-        var forward = batch.Complete(Prompts, Greedy).Select(completion => completion.Response);
-        var backward = batch.Complete([.. Prompts.Reverse()], Greedy).Select(completion => completion.Response);
+        var forward = batch.Complete(Prompts, Greedy, Cancel).Select(completion => completion.Response);
+        var backward = batch.Complete([.. Prompts.Reverse()], Greedy, Cancel).Select(completion => completion.Response);
 
         Assert.Equal(forward, backward.Reverse());
     }
@@ -119,12 +121,12 @@ public class BatchGeneratorTests
         using var subject = new Subject(device);
         using var batch = new BatchGenerator(subject.Model) { MaxSequences = 3, CheckEvery = 4 };
         var options = Sampled with { MaxTokens = 6 };
-        var whole = batch.Complete(Prompts, options);
+        var whole = batch.Complete(Prompts, options, Cancel);
         int[] stops = [whole[0].Tokens[3], whole[2].Tokens[0]];
 
-        var stopped = batch.Complete(Prompts, options with { StopIds = stops });
+        var stopped = batch.Complete(Prompts, options with { StopIds = stops }, Cancel);
 
-        Assert.Equal(0, stopped[2].Tokens.Count);
+        Assert.Empty(stopped[2].Tokens);
         foreach (var (all, completion) in whole.Zip(stopped))
         {
             int at = all.Tokens.ToList().FindIndex(stops.Contains);
@@ -141,7 +143,7 @@ public class BatchGeneratorTests
         using var subject = new Subject("cpu"); // its eos_token_id is 36
         using var batch = new BatchGenerator(subject.Model);
 
-        var completions = batch.Complete(Prompts, Sampled with { MaxTokens = 300, StopIds = null });
+        var completions = batch.Complete(Prompts, Sampled with { MaxTokens = 300, StopIds = null }, Cancel);
 
         Assert.All(completions, completion => Assert.DoesNotContain(36, completion.Tokens));
         Assert.Contains(completions, completion => completion is { FinishReason: "stop", StopId: 36 });
@@ -155,11 +157,11 @@ public class BatchGeneratorTests
         using var subject = new Subject("cpu");
         using var batch = new BatchGenerator(subject.Model) { MaxSequences = 2 };
 
-        var completions = batch.Complete(Prompts, Sampled with { MaxTokens = limit });
+        var completions = batch.Complete(Prompts, Sampled with { MaxTokens = limit }, Cancel);
 
         Assert.Equal(Prompts.Length, completions.Count);
         Assert.All(completions, completion => Assert.Equal((limit, "length"), (completion.Tokens.Count, completion.FinishReason)));
-        Assert.Empty(batch.Complete([], Sampled));
+        Assert.Empty(batch.Complete([], Sampled, Cancel));
     }
 
     [Fact]
@@ -170,7 +172,7 @@ public class BatchGeneratorTests
         var naive = new NaiveDecoder(subject.Folder);
         int[][] prompts = [Architectures.Ids(3, 1), Architectures.Ids(509, 2), Architectures.Ids(4, 3), Architectures.Ids(600, 4), Architectures.Ids(2, 5)];
 
-        var completions = batch.Complete(prompts, Greedy with { MaxTokens = 1 });
+        var completions = batch.Complete(prompts, Greedy with { MaxTokens = 1 }, Cancel);
 
         foreach (var (prompt, completion) in prompts.Zip(completions))
         {
@@ -206,11 +208,11 @@ public class BatchGeneratorTests
         var memory = subject.Model.Backend.Memory;
         using (var batch = new BatchGenerator(subject.Model) { MaxSequences = 3 })
         {
-            batch.Complete(Prompts, Sampled with { MaxTokens = 60 }); // 11 + 60 tokens: 128 in whole steps of 64
+            batch.Complete(Prompts, Sampled with { MaxTokens = 60 }, Cancel); // 11 + 60 tokens: 128 in whole steps of 64
             Assert.Equal(2 * 2 * 3 * 128 * (2 * 6) * sizeof(float), memory.ByOwner["kv cache"]); // layers, keys and values, sequences, tokens, G·C
             long before = memory.Allocations;
-            batch.Complete(Prompts[..2], Sampled);
-            batch.Complete(Prompts, Sampled with { MaxTokens = 60 });
+            batch.Complete(Prompts[..2], Sampled, Cancel);
+            batch.Complete(Prompts, Sampled with { MaxTokens = 60 }, Cancel);
             Assert.Equal(before, memory.Allocations);
         }
 
@@ -222,12 +224,12 @@ public class BatchGeneratorTests
     {
         using var subject = new Subject("cpu");
         using var batch = new BatchGenerator(subject.Model) { MaxSequences = 2 };
-        var before = batch.Complete(Prompts, Sampled).Select(completion => completion.Response).ToList();
+        var before = batch.Complete(Prompts, Sampled, Cancel).Select(completion => completion.Response).ToList();
         using var source = new CancellationTokenSource(TimeSpan.FromMilliseconds(20));
 
         Assert.Throws<OperationCanceledException>(() => batch.Complete(Prompts, Sampled with { MaxTokens = 1 << 15 }, source.Token));
 
-        Assert.Equal(before, batch.Complete(Prompts, Sampled).Select(completion => completion.Response));
+        Assert.Equal(before, batch.Complete(Prompts, Sampled, Cancel).Select(completion => completion.Response));
     }
 
     [Theory, MemberData(nameof(WithKernels))]
@@ -261,10 +263,10 @@ public class BatchGeneratorTests
         var kernels = TestDevices.DeviceOf(subject.Model.Backend)!;
         using var batch = new BatchGenerator(subject.Model) { MaxSequences = 3, CheckEvery = 1 };
         var options = Sampled with { MaxTokens = 8 };
-        int stop = batch.Complete(Prompts, options)[1].Tokens[2];
+        int stop = batch.Complete(Prompts, options, Cancel)[1].Tokens[2];
         kernels.Log = [];
 
-        var completions = batch.Complete(Prompts, options with { StopIds = [stop] });
+        var completions = batch.Complete(Prompts, options with { StopIds = [stop] }, Cancel);
 
         int drawn = kernels.Log.Where(launch => launch.Kernel == "SamplerKernels.Kernel").Sum(launch => launch.Shape.Grid.X); // a group draws one token
         Assert.InRange(completions[1].Response.Length, 1, 3);
@@ -278,7 +280,7 @@ public class BatchGeneratorTests
         using var batch = new BatchGenerator(subject.Model);
         subject.Model.Backend.Fill(subject.Model.Norm.Value, double.NaN);
 
-        Assert.Contains("NaN", Assert.Throws<ArithmeticException>(() => batch.Complete(Prompts, Greedy)).Message, StringComparison.Ordinal);
+        Assert.Contains("NaN", Assert.Throws<ArithmeticException>(() => batch.Complete(Prompts, Greedy, Cancel)).Message, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -292,7 +294,7 @@ public class BatchGeneratorTests
         Refused("40000 new tokens", [[3]], Greedy with { MaxTokens = 40_000 });
         Refused("65537 prompts", [.. Enumerable.Repeat(Prompts[1], 65_537)], Greedy);
         using var none = new BatchGenerator(subject.Model) { MaxSequences = 0 };
-        Assert.Throws<ArgumentOutOfRangeException>(() => none.Complete(Prompts, Greedy));
+        Assert.Throws<ArgumentOutOfRangeException>(() => none.Complete(Prompts, Greedy, Cancel));
 
         void Refused(string message, int[][] prompts, GenerationOptions options) =>
             Assert.Contains(message, Assert.Throws<ArgumentException>(() => batch.Complete(prompts, options)).Message, StringComparison.Ordinal);

@@ -2,7 +2,6 @@ using System.Globalization;
 using IlgpuPeft.Optim;
 using IlgpuPeft.Reinforcement;
 using IlgpuPeft.Rewards;
-using IlgpuPeft.Training;
 using Xunit;
 
 namespace IlgpuPeft.Tests;

@@ -2,7 +2,6 @@ using System.Text.Json;
 using IlgpuPeft.Adapters;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Data;
-using IlgpuPeft.Kernels;
 using IlgpuPeft.Optim;
 using IlgpuPeft.Reinforcement;
 using IlgpuPeft.Rewards;
@@ -144,7 +143,7 @@ public class GrpoTrainerTests
         Assert.Equal(result.Final.Measures["reward"], steps.All[^1]["eval_reward"]);
         setup.Policy.Enable();
         using var completions = new Completions(setup.Model, null);
-        var samples = completions.Draw([.. GrpoSetup.Prompts.Take(3)], new() { MaxTokens = 8 });
+        var samples = completions.Draw([.. GrpoSetup.Prompts.Take(3)], new() { MaxTokens = 8 }, TestContext.Current.CancellationToken);
         Assert.Equal(GrpoSetup.Rewards.Judge(samples).Sums.Average(sum => sum.Total), result.Final.Measures["reward"], 1e-12);
     }
 
@@ -240,7 +239,7 @@ public class GrpoTrainerTests
     {
         using var trainer = setup.Trainer(options, validation: options.EvaluateEvery > 0 ? GrpoSetup.Prompts : null);
         var steps = new Steps();
-        await trainer.RunAsync(steps, resumeFrom, Cancel);
+        await trainer.RunAsync(steps, resumeFrom, TestContext.Current.CancellationToken);
         return steps.All;
     }
 

@@ -3,9 +3,7 @@ using System.Diagnostics;
 using IlgpuPeft.BuiltIn;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Config;
-using IlgpuPeft.Kernels;
 using IlgpuPeft.Metrics;
-using IlgpuPeft.Text;
 using IlgpuPeft.Training;
 
 namespace IlgpuPeft.Cli;

@@ -95,7 +95,7 @@ public class BuiltInTests
     {
         var cancel = TestContext.Current.CancellationToken;
         using var folder = new TempFolder();
-        using var run = SftRun.Open(Demonstration.Prepare(folder.Path));
+        using var run = SftRun.Open(Demonstration.Prepare(folder.Path).Supervised);
 
         double before = Quiz.Accuracy(Quiz.Take(run.Model, run.Data.Tokenizer!, Instructions.HeldOut, cancel: cancel));
         await run.RunAsync(cancel: cancel);

@@ -41,7 +41,7 @@ public sealed class DeviceTrainingTests(ITestOutputHelper output) : IDisposable
     async Task<double[]> Losses(string device, string dtype, Action<KernelDevice>? afterStep)
     {
         string folder = temp.File(device + dtype), few = Path.Combine(folder, "few.jsonl");
-        var config = Demonstration.Prepare(folder, device) with
+        var config = Demonstration.Prepare(folder, device).Supervised with
         {
             Dtype = dtype,
             Datasets = [new DatasetSource { Path = few, Type = DatasetType.PromptCompletion }], // every step sees all rows, so that the curve falls from the first

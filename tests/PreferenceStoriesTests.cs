@@ -21,8 +21,8 @@ public class PreferenceStoriesTests(ITestOutputHelper output)
         using var backend = new HostBackend<float>();
         using var model = PretrainedModel.Load(folder, backend, WeightStorage.Nf4);
         using var policy = new AdapterSet(model, new LoraConfig { Rank = 8, Alpha = 16 }, seed: 1);
-        var options = new DpoOptions { LearningRate = 1e-3, Schedule = ScheduleKind.Constant, MicroBatchSize = 4, GradientAccumulation = 2, MaxSteps = 6, Seed = 1 };
-        using var trainer = new DpoTrainer(policy, folder, [.. pairs.Take(48)], options, [.. pairs.Skip(48).Take(24)]);
+        var options = new DpoOptions { LearningRate = 1e-3, Schedule = ScheduleKind.Constant, MicroBatchSize = 4, GradientAccumulation = 2, MaxSteps = 8, Seed = 1 };
+        using var trainer = new DpoTrainer(policy, folder, [.. pairs.Take(64)], options, [.. pairs.Skip(64).Take(32)]);
 
         var result = await trainer.RunAsync(cancel: TestContext.Current.CancellationToken);
 

@@ -48,6 +48,7 @@ public class PreferenceTrainerTests(ITestOutputHelper output)
 
         double[] start = ground.Weights, gradient = ground.Gradient;
         Assert.Equal(Formula(), step.Loss, 1e-12);
+        RequireResponsesOnly(method, step, pairs, [.. pairs.Select(pair => (formulas.Tokens(pair.Prompt, pair.Chosen), formulas.Tokens(pair.Prompt, pair.Rejected)))]);
         FiniteDifference.Check(method, 7, start, gradient, x =>
         {
             ground.Weights = x;
@@ -176,7 +177,8 @@ public class PreferenceTrainerTests(ITestOutputHelper output)
         Assert.True(after["rewards/margins"] > before["rewards/margins"] + (method == "orpo" ? 0.1 : 0.5)); // ORPO's are of means, the others' of sums
         if (method != "kto")
         {
-            Assert.True(before["rewards/accuracies"] < 0.75 && after["rewards/accuracies"] > 0.95, $"accuracy {before["rewards/accuracies"]:0.00} to {after["rewards/accuracies"]:0.00}");
+            double least = method == "orpo" ? before["rewards/accuracies"] + 0.2 : 0.95; // ORPO learns most of what its likelihood asks for, at first
+            Assert.True(before["rewards/accuracies"] < 0.75 && after["rewards/accuracies"] > least, $"accuracy {before["rewards/accuracies"]:0.00} to {after["rewards/accuracies"]:0.00}");
         }
 
         Assert.InRange(after["entropy"], 0.01, Math.Log(TinyModels.Vocabulary));
@@ -240,6 +242,16 @@ public class PreferenceTrainerTests(ITestOutputHelper output)
         var enabled = ground.Model.Linears.First().Adapter;
         ground.Policy.Enable();
         Assert.Same(ground.Model.Linears.First().Adapter, enabled);
+    }
+
+    // A token of the prompt too many has the same log-probability before both responses: DPO's loss cannot show it, its log-probabilities do.
+    static void RequireResponsesOnly(string method, StepMetrics step, PreferencePair[] pairs, (double[] Chosen, double[] Rejected)[] tokens)
+    {
+        Assert.Equal(tokens.Average(pair => Whole(pair.Chosen)), step["logps/chosen"], 1e-10);
+        Assert.Equal(tokens.Average(pair => Whole(pair.Rejected)), step["logps/rejected"], 1e-10);
+        Assert.Equal(pairs.Sum(pair => pair.Chosen.Length + pair.Rejected.Length + (method == "orpo" ? pair.Prompt.Length - 1 : 0)), step.TrainedTokens);
+
+        double Whole(double[] response) => method == "orpo" ? response.Average() : response.Sum();
     }
 
     static async Task<List<StepMetrics>> Steps(Trainer trainer)

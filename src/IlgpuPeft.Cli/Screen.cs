@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Diagnostics;
+using IlgpuPeft.Config;
 using IlgpuPeft.Training;
 using Spectre.Console;
 
@@ -41,8 +42,12 @@ sealed class Screen
         }
     }
 
+    /// <summary>Runs what a configuration describes, and shows its steps.</summary>
+    public Task<TrainingResult> FollowAsync(TrainingRun run, string? resumeFrom = null, CancellationToken cancel = default) =>
+        FollowAsync(run.Config.LoggingSteps, run.Headline, progress => run.RunAsync(progress, resumeFrom, cancel));
+
     /// <summary>Shows the steps of a run while it goes on: as a bar to a person, else a line every <paramref name="every"/> steps and for each validation.</summary>
-    public async Task<TrainingResult> FollowAsync(int every, Func<IProgress<StepMetrics>, Task<TrainingResult>> run)
+    public async Task<TrainingResult> FollowAsync(int every, IReadOnlyList<string> headline, Func<IProgress<StepMetrics>, Task<TrainingResult>> run)
     {
         if (!watched)
         {
@@ -52,7 +57,7 @@ sealed class Screen
                 string left = pace.Left(step);
                 if (step.Step % every == 0 || step.Step == step.TotalSteps || step.EvaluationLoss is not null)
                 {
-                    Say($"step {step.Step}/{step.TotalSteps}  {Describe(step)}  {left} left");
+                    Say($"step {step.Step}/{step.TotalSteps}  {Describe(step, headline)}  {left} left");
                 }
             }));
         }
@@ -69,7 +74,7 @@ sealed class Screen
                 evaluation = step.EvaluationLoss ?? evaluation;
                 task.MaxValue = step.TotalSteps;
                 task.Value = step.Step;
-                task.Description = Markup.Escape($"{step.Step}/{step.TotalSteps}  {Losses(step.Loss, evaluation)}  {step.TokensPerSecond:N0} tok/s  {pace.Left(step)} left");
+                task.Description = Markup.Escape($"{step.Step}/{step.TotalSteps}  {Losses(step.Loss, evaluation)}{Measures(step, headline)}  {step.TokensPerSecond:N0} tok/s  {pace.Left(step)} left");
             }));
         });
     }
@@ -78,8 +83,11 @@ sealed class Screen
     public static string Duration(TimeSpan time) => time.TotalHours >= 1 ? $"{(int)time.TotalHours}h{time.Minutes:00}m"
         : time.TotalMinutes >= 1 ? $"{time.Minutes}m{time.Seconds:00}s" : time.TotalSeconds >= 10 ? $"{time.TotalSeconds:0}s" : $"{time.TotalSeconds:0.0}s";
 
-    static string Describe(StepMetrics step) =>
-        $"{Losses(step.Loss, step.EvaluationLoss)}  grad_norm {step.GradientNorm:0.000}  lr {step.LearningRate:0.00e+0}  {step.TokensPerSecond:N0} tokens/s";
+    static string Describe(StepMetrics step, IReadOnlyList<string> headline) =>
+        $"{Losses(step.Loss, step.EvaluationLoss)}{Measures(step, headline)}  grad_norm {step.GradientNorm:0.000}  lr {step.LearningRate:0.00e+0}  {step.TokensPerSecond:N0} tokens/s";
+
+    static string Measures(StepMetrics step, IReadOnlyList<string> headline) =>
+        string.Concat(headline.Concat(headline.Select(name => "eval_" + name)).Where(name => step.Measures?.ContainsKey(name) == true).Select(name => $"  {name} {step[name]:0.000}"));
 
     static string Losses(double loss, double? evaluation) => $"loss {loss:0.0000}{(evaluation is { } measured ? $"  eval_loss {measured:0.0000}" : "")}";
 

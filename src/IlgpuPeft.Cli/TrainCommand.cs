@@ -50,7 +50,7 @@ static class TrainCommand
         TrainingResult result;
         try
         {
-            result = await screen.FollowAsync(run.Config.LoggingSteps, progress => run.RunAsync(progress, from, cancel));
+            result = await screen.FollowAsync(run, from, cancel);
         }
         catch (OperationCanceledException)
         {

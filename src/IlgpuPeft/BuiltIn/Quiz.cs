@@ -9,14 +9,17 @@ namespace IlgpuPeft.BuiltIn;
 /// <param name="Text">The model's continuation.</param>
 public sealed record Reply(Question Question, string Text)
 {
-    /// <summary>Whether it is the answer, to the letter.</summary>
-    public bool IsRight => Text == Question.Answer;
+    /// <summary>Whether it is the answer, to the letter, in whatever manner.</summary>
+    public bool IsRight => Friendliness.Without(Text) == Question.Answer;
+
+    /// <summary>Whether it is friendly.</summary>
+    public bool IsFriendly => Friendliness.IsIn(Text);
 }
 
 /// <summary>Puts questions to a model.</summary>
 public static class Quiz
 {
-    const int MaxTokens = 16;
+    internal const int MaxTokens = 20;
 
     /// <summary>The most likely continuation of each prompt.</summary>
     /// <param name="model">The model, with whatever adapters are enabled.</param>

@@ -44,6 +44,9 @@ public sealed class GrpoRun : TrainingRun
     /// <inheritdoc />
     public override RunRows Rows => PolicyData.Rows(Data, Config.Trl.MaxCompletionLength);
 
+    /// <inheritdoc />
+    public override IReadOnlyList<string> Headline => ["reward", "kl"];
+
     private protected override IReadOnlyList<(string Heading, string Unit, string[] Measures)> Plots =>
     [
         ("Reward", "reward per completion", ["reward", "reward_std"]),

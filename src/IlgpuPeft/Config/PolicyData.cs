@@ -45,7 +45,7 @@ static class PolicyData
                 return RewardRules.Create(reward.Rule!, reward.Options);
             }
 
-            var adapter = opened.LoadAdapter(reward.Model, notice);
+            var adapter = opened.LoadAdapter(reward.Model, notice, scalarHead: true);
             first ??= adapter;
             return opened.Own(new RewardModel(adapter));
         }

@@ -45,6 +45,9 @@ public sealed class PpoRun : TrainingRun
     /// <inheritdoc />
     public override RunRows Rows => PolicyData.Rows(Data, Config.Ppo.ResponseLength);
 
+    /// <inheritdoc />
+    public override IReadOnlyList<string> Headline => ["objective/scores", "objective/kl"];
+
     private protected override IReadOnlyList<(string Heading, string Unit, string[] Measures)> Plots =>
     [
         ("Reward", "score per response", ["objective/scores", "objective/rlhf_reward"]),

@@ -46,6 +46,9 @@ public sealed class PreferenceRun : TrainingRun
     /// <inheritdoc />
     public override RunRows Rows { get; }
 
+    /// <inheritdoc />
+    public override IReadOnlyList<string> Headline => ["rewards/accuracies", "rewards/margins"];
+
     private protected override IReadOnlyList<(string Heading, string Unit, string[] Measures)> Plots =>
     [
         ("Pairs preferred as people did", "share", ["rewards/accuracies"]),

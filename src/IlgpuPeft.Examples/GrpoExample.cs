@@ -20,7 +20,7 @@ static class GrpoExample
         // Steps and rates suit the built-in model of less than a million weights. For a large one, start from the defaults of GrpoOptions.
         var options = new GrpoOptions
         {
-            MaxSteps = 10, MicroBatchSize = 5, NumGenerations = 6, LearningRate = 5e-4, Schedule = ScheduleKind.Constant, MaxCompletionLength = 12, TokensPerPass = 4096, SampleEvery = 5,
+            MaxSteps = 10, MicroBatchSize = 5, NumGenerations = 6, LearningRate = 8e-4, Schedule = ScheduleKind.Constant, MaxCompletionLength = 12, TokensPerPass = 4096, SampleEvery = 5,
             OutputFolder = work.FolderOf("grpo"),
         };
         using var trainer = new GrpoTrainer(policy, work.BaseFolder, work.Tokenizer, [.. prompts], new RewardSum([(Reward.Of("right and friendly", Score), 1)]), options)

@@ -15,7 +15,7 @@ static class OrpoExample
         var before = work.Ask(cancel);
 
         // Steps and rates suit the built-in model of less than a million weights. For a large one, start from the defaults of OrpoOptions.
-        var options = new OrpoOptions { MicroBatchSize = 8, MaxSteps = 40, LearningRate = 5e-3, WarmupSteps = 5, Beta = 0.5, OutputFolder = work.FolderOf("orpo") };
+        var options = new OrpoOptions { MicroBatchSize = 8, MaxSteps = 36, LearningRate = 5e-3, WarmupSteps = 5, Beta = 0.25, OutputFolder = work.FolderOf("orpo") };
         using var trainer = new OrpoTrainer(policy, work.BaseFolder, train, options, heldOut);
         var result = await trainer.RunAsync(work.Steps("log_odds_chosen"), cancel: cancel);
 

@@ -24,7 +24,7 @@ static class PpoExample
         using var manner = new RewardModel(judge);
         var rewards = new RewardSum([
             (manner, 1),
-            (Reward.Of("right", answer => Friendliness.Without(answer.Text) == answer.Prompt.Fields["answer"] ? 1 : 0), 2),
+            (Reward.Of("right", answer => Friendliness.Without(answer.Text) == answer.Prompt.Fields["answer"] ? 1 : 0), 1),
         ]);
         var prompts = Workspace.Train.Select(question => work.Rows.Prompt(question.Prompt, ("answer", question.Answer)));
         var before = work.Ask(cancel);
@@ -32,7 +32,7 @@ static class PpoExample
         // Steps and rates suit the built-in model of less than a million weights. For a large one, start from the defaults of PpoOptions.
         var options = new PpoOptions
         {
-            MaxSteps = 10, MicroBatchSize = 16, PpoEpochs = 1, MiniBatches = 2, LearningRate = 5e-4, ValueLearningRate = 2e-3, Schedule = ScheduleKind.Constant,
+            MaxSteps = 8, MicroBatchSize = 16, PpoEpochs = 1, MiniBatches = 2, LearningRate = 8e-4, ValueLearningRate = 2e-3, Schedule = ScheduleKind.Constant,
             ResponseLength = 12, Temperature = 1, MissingEosPenalty = 1, TokensPerPass = 4096, SampleEvery = 3, OutputFolder = work.FolderOf("ppo"),
         };
         using var trainer = new PpoTrainer(policy, value, work.BaseFolder, work.Tokenizer, [.. prompts], rewards, options, reference)

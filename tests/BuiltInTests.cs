@@ -126,15 +126,10 @@ public class BuiltInTests
         using var backend = new HostBackend<float>();
         List<double> losses = [];
 
-        await Pretraining.RunAsync(folder.Path, backend, steps: 12, progress: new Listener(step => losses.Add(step.Loss)), cancel: TestContext.Current.CancellationToken);
+        await Pretraining.RunAsync(folder.Path, backend, steps: 12, progress: new ImmediateProgress<StepMetrics>(step => losses.Add(step.Loss)), cancel: TestContext.Current.CancellationToken);
 
         Assert.True(losses[^1] < losses[0] - 0.5, $"loss {losses[0]:0.00} at first and {losses[^1]:0.00} at last");
         using var model = PretrainedModel.Load(folder.Path, backend);
         Assert.Equal(Tokenizer.Load(folder.Path).VocabularySize, model.Config.Vocabulary);
-    }
-
-    sealed class Listener(Action<StepMetrics> hear) : IProgress<StepMetrics>
-    {
-        public void Report(StepMetrics value) => hear(value);
     }
 }

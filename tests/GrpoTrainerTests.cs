@@ -117,7 +117,7 @@ public class GrpoTrainerTests
     {
         using var setup = new GrpoSetup("cpu");
         var heard = new List<GroupSample>();
-        using var trainer = new GrpoTrainer(setup.Policy, "base", null, GrpoSetup.Prompts, GrpoSetup.Rewards, Options with { SampleEvery = 2, OutputFolder = setup.Output("run") }) { Samples = new Heard(heard) };
+        using var trainer = new GrpoTrainer(setup.Policy, "base", null, GrpoSetup.Prompts, GrpoSetup.Rewards, Options with { SampleEvery = 2, OutputFolder = setup.Output("run") }) { Samples = new ImmediateProgress<IReadOnlyList<GroupSample>>(heard.AddRange) };
 
         await trainer.RunAsync(cancel: Cancel);
 
@@ -244,9 +244,4 @@ public class GrpoTrainerTests
     }
 
     static double Deviation(double[] x) => Math.Sqrt(x.Sum(value => Math.Pow(value - x.Average(), 2)) / (x.Length - 1));
-
-    sealed class Heard(List<GroupSample> all) : IProgress<IReadOnlyList<GroupSample>>
-    {
-        public void Report(IReadOnlyList<GroupSample> value) => all.AddRange(value);
-    }
 }

@@ -19,8 +19,9 @@ public partial class LayeringTests
         ["IlgpuPeft.Kernels"] = ["IlgpuPeft.PtxEmulator"],
         ["IlgpuPeft"] = ["IlgpuPeft.Kernels"],
         ["IlgpuPeft.Cli"] = ["IlgpuPeft"],
+        ["IlgpuPeft.Examples"] = ["IlgpuPeft"],
         ["IlgpuPeft.PtxEmulator"] = [],
-        ["IlgpuPeft.Tests"] = ["IlgpuPeft.Cli", "IlgpuPeft.PtxEmulator"],
+        ["IlgpuPeft.Tests"] = ["IlgpuPeft.Cli", "IlgpuPeft.Examples", "IlgpuPeft.PtxEmulator"],
         ["IlgpuPeft.Perf"] = ["IlgpuPeft", "IlgpuPeft.Kernels", "IlgpuPeft.PtxEmulator"],
     };
 

@@ -242,7 +242,7 @@ public class PpoTrainerTests(ITestOutputHelper output)
         List<PolicySample> heard = [];
         var options = PpoSetup.Options with { MaxSteps = 3, SampleEvery = 2, OutputFolder = setup.PathOf("run") };
         var rollouts = new List<Rollout>();
-        using var trainer = setup.NewTrainer(options, samples: new Listener(heard));
+        using var trainer = setup.NewTrainer(options, samples: new ImmediateProgress<IReadOnlyList<PolicySample>>(heard.AddRange));
 
         await trainer.RunAsync(new Steps(_ => rollouts.Add(trainer.LastRollout!)), cancel: Cancel);
 
@@ -264,10 +264,5 @@ public class PpoTrainerTests(ITestOutputHelper output)
         using var trainer = setup.NewTrainer(options, rewards, prompts);
         await trainer.RunAsync(steps, resumeFrom, cancel ?? Cancel);
         return steps.All;
-    }
-
-    sealed class Listener(List<PolicySample> heard) : IProgress<IReadOnlyList<PolicySample>>
-    {
-        public void Report(IReadOnlyList<PolicySample> value) => heard.AddRange(value);
     }
 }

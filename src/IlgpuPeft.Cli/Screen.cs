@@ -52,7 +52,7 @@ sealed class Screen
         if (!watched)
         {
             var pace = new Pace();
-            return await run(new Listener(step =>
+            return await run(new ImmediateProgress<StepMetrics>(step =>
             {
                 string left = pace.Left(step);
                 if (step.Step % every == 0 || step.Step == step.TotalSteps || step.EvaluationLoss is not null)
@@ -69,7 +69,7 @@ sealed class Screen
             var task = context.AddTask("first step", maxValue: double.MaxValue);
             var pace = new Pace();
             double? evaluation = null;
-            return await run(new Listener(step =>
+            return await run(new ImmediateProgress<StepMetrics>(step =>
             {
                 evaluation = step.EvaluationLoss ?? evaluation;
                 task.MaxValue = step.TotalSteps;
@@ -102,11 +102,5 @@ sealed class Screen
             first = first < 0 ? step.Step - 1 : first;
             return Duration(Stopwatch.GetElapsedTime(started) / (step.Step - first) * (step.TotalSteps - step.Step));
         }
-    }
-
-    // Progress<T> would report on another thread and out of order.
-    sealed class Listener(Action<StepMetrics> hear) : IProgress<StepMetrics>
-    {
-        public void Report(StepMetrics value) => hear(value);
     }
 }

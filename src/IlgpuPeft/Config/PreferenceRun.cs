@@ -64,7 +64,7 @@ public sealed class PreferenceRun : TrainingRun
     {
         if (config.Rl == "kto")
         {
-            var responses = RunData.Load(config, config.SequenceLen, Dataset.LoadLabelled);
+            var responses = RunData.LoadLabelled(config);
             var options = Common(config, new KtoOptions
             {
                 Beta = config.RlBeta,
@@ -76,7 +76,7 @@ public sealed class PreferenceRun : TrainingRun
                 (policy, reference) => new KtoTrainer(policy, config.BaseModel, responses.Train, options, responses.Validation, reference));
         }
 
-        var pairs = RunData.Load(config, config.SequenceLen, Dataset.LoadPairs);
+        var pairs = RunData.LoadPairs(config);
         var rows = pairs.Summary(Tokens, pair => pair.Chosen.Length + pair.Rejected.Length, pair => pair.Length);
         if (config.Rl == "orpo")
         {

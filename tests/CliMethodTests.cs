@@ -20,7 +20,7 @@ public sealed class CliMethodTests : IDisposable
     [InlineData("dpo", "Direct preference optimization", "rewards/accuracies rewards/margins rewards/chosen rewards/rejected logps/chosen")]
     [InlineData("ipo", "Identity preference optimization", "rewards/accuracies rewards/margins rewards/chosen rewards/rejected")]
     [InlineData("orpo", "Odds ratio preference optimization", "rewards/accuracies nll_loss log_odds_ratio log_odds_chosen")]
-    [InlineData("kto", "Kahneman-Tversky optimization", "kl logps/chosen")]
+    [InlineData("kto", "Kahneman-Tversky optimization", "kl rewards/margins logps/chosen")]
     [InlineData("grpo", "Group relative policy optimization", "reward reward_std kl completions/mean_length frac_reward_zero_std")]
     [InlineData("ppo", "Proximal policy optimization", "objective/kl objective/scores policy/clipfrac_avg loss/value_avg rewards/four completions/mean_length")]
     public async Task Train_leaves_adapter_measures_report_configuration_and_checkpoint(string method, string title, string measures)
@@ -97,6 +97,29 @@ public sealed class CliMethodTests : IDisposable
 
         static List<(double, double, double)> Numbers(string folder) =>
             [.. MetricsFile.Read(Path.Combine(folder, "metrics.jsonl")).Select(row => (row["loss"], row["objective/kl"], row["objective/kl_coef"]))];
+    }
+
+    [Fact]
+    public async Task Reward_that_fails_says_where_and_the_mended_run_goes_on()
+    {
+        string config = run.Config("ppo", MethodRun.Lines("ppo"));
+        string[] slow = ["train", config, "--set", "sequence_len=120", "--set", "ppo.response_length=100", "--set", "micro_batch_size=1"];
+        const string backtracks = @"rewards.0={rule: regex, pattern: '^(\w\w|\w|\W\W|\W)*(?=#)\1', label: slow}";
+
+        var failed = (await Tool.RunAsync([.. slow, "--set", backtracks])).Fails(2, "reward slow: it threw InvalidOperationException for the answer");
+
+        Assert.Contains("prompts.jsonl:", failed.Error, StringComparison.Ordinal);
+        Assert.Contains("checkpoint-0 holds the steps before, and train --resume goes on from it", failed.Error, StringComparison.Ordinal);
+        (await Tool.RunAsync([.. slow, "--resume", "--set", "rewards.0={rule: regex, pattern: '1', label: slow}"])).Succeeds();
+    }
+
+    [Fact]
+    public async Task Run_that_its_divergence_ends_says_so()
+    {
+        var trained = (await Tool.RunAsync("train", run.Config("ppo", MethodRun.Lines("ppo")), "--json", "--set", "max_steps=5", "--set", "ppo.max_kl=0.001")).Succeeds();
+        Assert.Equal(2, trained.Json.GetProperty("steps").GetInt32()); // the first update starts at the reference
+        Assert.Contains("ended: objective/kl is ", trained.Error, StringComparison.Ordinal);
+        Assert.Contains("above max_kl 0.001", File.ReadAllText(Path.Combine(run.PathOf("ppo"), "report.html")), StringComparison.Ordinal);
     }
 
     [Fact]

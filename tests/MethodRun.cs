@@ -25,8 +25,8 @@ sealed class MethodRun : IDisposable
     public static string Lines(string method) => method switch
     {
         "reward" => "reward_model: true\ncenter_rewards_coefficient: 0.01\n" + Data("pairs"),
-        "kto" => "rl: kto\n" + Data("judged"),
-        "grpo" => "rl: grpo\ntrl: {num_generations: 3, max_completion_length: 6, beta: 0.04, sample_every: 1, scale_rewards: batch}\nrewards:\n  - rule: length\n    target: 4\n" + Data("prompts"),
+        "kto" => "rl: kto\nshuffle_merged_datasets: false\n" + Data("judged"),
+        "grpo" => "rl: grpo\ntrl: {num_generations: 3, max_completion_length: 6, temperature: 2, beta: 0.04, sample_every: 1, scale_rewards: batch}\nrewards:\n  - rule: length\n    target: 4\n  - rule: contains\n    text: 1\n" + Data("prompts"),
         "ppo" => "rl: ppo\nppo: {response_length: 6, num_ppo_epochs: 2, sample_every: 1}\nrewards:\n  - rule: length\n    target: 4\n    label: four\n    weight: 0.5\n" + Data("prompts"),
         _ => $"rl: {method}\n" + Data("pairs"),
     };

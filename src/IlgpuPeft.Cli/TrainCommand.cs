@@ -73,7 +73,7 @@ static class TrainCommand
         screen.Say($"memory: {run.Model.Backend.Memory} held at the end");
         if (result.StopReason is { } reason)
         {
-            screen.Say($"ended before its last step: {reason}");
+            screen.Say($"ended: {reason}");
         }
 
         screen.Say($"written to {run.Config.OutputDir}: {(run.Adapter is null ? "model" : "adapter")}, metrics.jsonl, config.yaml, report.html");

@@ -47,13 +47,14 @@ public sealed class PreferenceRun : TrainingRun
     public override RunRows Rows { get; }
 
     /// <inheritdoc />
-    public override IReadOnlyList<string> Headline => ["rewards/accuracies", "rewards/margins"];
+    public override IReadOnlyList<string> Headline => Config.Rl == "kto" ? ["kl", "rewards/margins"] : ["rewards/accuracies", "rewards/margins"];
 
     private protected override IReadOnlyList<(string Heading, string Unit, string[] Measures)> Plots =>
     [
         ("Pairs preferred as people did", "share", ["rewards/accuracies"]),
         ("Preferred over other", "β · nats", ["rewards/margins"]),
         ("Implicit rewards", "β · nats", Rewards),
+        ("Divergence from the reference", "nats per response", ["kl"]),
     ];
 
     /// <summary>Tokens that a pair takes through the model.</summary>

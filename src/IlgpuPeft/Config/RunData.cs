@@ -50,7 +50,7 @@ public static class RunData
     /// Reads the prompts of <c>rl: ppo</c> or <c>grpo</c>. Those that leave no room for a response within <c>sequence_len</c> are dropped or refused, as <c>excess_length_strategy</c> says.
     /// Errors are those of <see cref="Load(RunConfig)"/>.
     /// </summary>
-    /// <exception cref="ArgumentException">A response alone fills <c>sequence_len</c>; or a row lacks what one of the rules in <c>rewards</c> needs.</exception>
+    /// <exception cref="ArgumentException">A response alone fills <c>sequence_len</c>; or a rule in <c>rewards</c> needs a tokenizer, or a field that a row lacks.</exception>
     public static RunData<Prompt> LoadPrompts(RunConfig config)
     {
         bool validates = config.Rl != "ppo"; // which has no loss to validate: every prompt is trained on
@@ -61,9 +61,17 @@ public static class RunData
         }
 
         var data = Load(validates ? config : config with { ValSetSize = 0, TestDatasets = [] }, room, Dataset.LoadPrompts);
-        foreach (var rule in config.Rewards.Where(reward => reward.Rule is not null))
+        foreach (var rule in config.Rewards.Where(reward => reward.Rule is not null).Select(reward => RewardRules.Create(reward.Rule!, reward.Options)))
         {
-            new RewardSum([(RewardRules.Create(rule.Rule!, rule.Options), rule.Weight)]).Check([.. data.Train, .. data.Validation]); // the trainer does it too, but after the weights are read
+            if (data.Tokenizer is null && rule.ReadsText)
+            {
+                throw new ArgumentException($"reward {rule.Name}: {config.BaseModel} has no tokenizer.json, so answers have no text to read. Use rules that count tokens, such as length, or add the tokenizer.");
+            }
+
+            foreach (var prompt in data.Train.Concat(data.Validation))
+            {
+                rule.Check(prompt); // the trainer does it too, but after the weights are read
+            }
         }
 
         return data;

@@ -43,12 +43,12 @@ public sealed class GrpoTrainer : PolicyTrainer
     /// <param name="validation">Prompts to evaluate on, or none.</param>
     /// <exception cref="ArgumentException">
     /// An option is out of range, an adapter does not fit its role, there are no prompts, one is empty, too long, of another model or lacks what a reward needs, no token ends a completion,
-    /// a reward reads texts and there is no tokenizer, or two rewards have one name.
+    /// or two rewards have one name.
     /// </exception>
     public GrpoTrainer(
         AdapterSet policy, string baseModel, Tokenizer? tokenizer, IReadOnlyList<Prompt> prompts, RewardSum rewards, GrpoOptions options, AdapterSet? reference = null,
         IReadOnlyList<Prompt>? validation = null)
-        : base(policy.Model, options, prompts, rewards, tokenizer)
+        : base(policy.Model, options, prompts, rewards)
     {
         (this.options, this.policy, this.reference, this.validation) = (options, policy, reference, validation ?? []);
         CheckRoles();

@@ -3,7 +3,6 @@ using IlgpuPeft.Data;
 using IlgpuPeft.Kernels;
 using IlgpuPeft.Models;
 using IlgpuPeft.Rewards;
-using IlgpuPeft.Text;
 using IlgpuPeft.Training;
 
 namespace IlgpuPeft.Reinforcement;
@@ -12,16 +11,14 @@ namespace IlgpuPeft.Reinforcement;
 public abstract class PolicyTrainer : Trainer
 {
     readonly ulong seed;
-    readonly Tokenizer? tokenizer;
 
     /// <param name="model">The base model.</param>
     /// <param name="options">How.</param>
     /// <param name="prompts">What the policy is asked.</param>
     /// <param name="rewards">What it is paid for.</param>
-    /// <param name="tokenizer">Gives rewards their texts; may be null if none reads them.</param>
     /// <exception cref="ArgumentException">An option is out of range.</exception>
-    private protected PolicyTrainer(CausalLm model, TrainingOptions options, IReadOnlyList<Prompt> prompts, RewardSum rewards, Tokenizer? tokenizer) : base(model, options) =>
-        (seed, Prompts, Rewards, this.tokenizer) = (options.Seed, prompts, rewards, tokenizer);
+    private protected PolicyTrainer(CausalLm model, TrainingOptions options, IReadOnlyList<Prompt> prompts, RewardSum rewards) : base(model, options) =>
+        (seed, Prompts, Rewards) = (options.Seed, prompts, rewards);
 
     /// <summary>What the policy is asked.</summary>
     private protected IReadOnlyList<Prompt> Prompts { get; }
@@ -49,14 +46,11 @@ public abstract class PolicyTrainer : Trainer
     /// <param name="stopIds">Tokens that end a response; null for the model's own.</param>
     /// <param name="responseLength">The most tokens of a response.</param>
     /// <param name="lengthKey">What the configuration calls that.</param>
-    /// <exception cref="ArgumentException">There are no prompts; one is empty, too long, of another model or lacks what a reward needs; no token ends a response; a reward reads texts and there is no tokenizer; or two rewards have one name.</exception>
+    /// <exception cref="ArgumentException">There are no prompts; one is empty, too long, of another model or lacks what a reward needs; no token ends a response; or two rewards have one name.</exception>
     private protected void CheckTask(IEnumerable<Prompt> validation, IReadOnlyList<int>? stopIds, int responseLength, string lengthKey)
     {
         Require(Rewards.Parts.Select(part => part.Reward.Name).Distinct(StringComparer.Ordinal).Count() == Rewards.Parts.Count,
             $"two of the rewards {string.Join(", ", Rewards.Parts.Select(part => part.Reward.Name))} have one name, which metrics cannot tell apart. Give one of them another with the option label.");
-        string[] readers = [.. Rewards.Parts.Where(part => part.Reward.ReadsText).Select(part => part.Reward.Name)];
-        Require(tokenizer is not null || readers.Length == 0,
-            $"there is no tokenizer, so answers have no text for {string.Join(", ", readers)} to read. Use rewards that count tokens, such as length, or a model folder with tokenizer.json.");
         Require(Prompts.Count > 0, "there are no prompts to train on.");
         Require(stopIds is not null || Model.Config.EosIds.Count > 0,
             "the model names no end-of-sequence token, so no response could end. Set stop_token_id, or an empty StopIds for responses of full length.");

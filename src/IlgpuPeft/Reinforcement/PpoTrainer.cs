@@ -48,11 +48,11 @@ public sealed class PpoTrainer : PolicyTrainer
     /// <param name="reference">What it is held to, such as a supervised adapter over the same model; null for the base.</param>
     /// <exception cref="ArgumentException">
     /// An option is out of range, the adapters do not fit their roles, there are no prompts, one is empty, too long, of another model or lacks what a reward needs, no token ends a response,
-    /// a reward reads texts and there is no tokenizer, or two rewards have one name.
+    /// or two rewards have one name.
     /// </exception>
     public PpoTrainer(
         AdapterSet policy, AdapterSet value, string baseModel, Tokenizer? tokenizer, IReadOnlyList<Prompt> prompts, RewardSum rewards, PpoOptions options, AdapterSet? reference = null)
-        : base(policy.Model, options, prompts, rewards, tokenizer)
+        : base(policy.Model, options, prompts, rewards)
     {
         this.options = options;
         CheckTask([], options.StopIds, options.ResponseLength, "response_length");

@@ -9,8 +9,8 @@ public abstract class Reward(string name)
     /// <summary>In metrics and messages.</summary>
     public string Name => name;
 
-    /// <summary>Whether it reads <see cref="Sample.Text"/> as text, which it is only where there is a tokenizer; without one it holds token ids.</summary>
-    public virtual bool ReadsText => false;
+    /// <summary>Whether it is a rule about words, which <see cref="Sample.Text"/> has only where there is a tokenizer; without one it holds token ids.</summary>
+    internal virtual bool ReadsText => false;
 
     /// <summary>Judges a batch; the result has the batch's order and length.</summary>
     public abstract IReadOnlyList<Judgement> Judge(IReadOnlyList<Sample> samples);
@@ -31,7 +31,7 @@ public abstract class Reward(string name)
 
     sealed class FunctionReward(string name, Func<Sample, Judgement> judge, bool readsText, Action<Prompt>? check) : Reward(name)
     {
-        public override bool ReadsText => readsText;
+        internal override bool ReadsText => readsText;
 
         public override IReadOnlyList<Judgement> Judge(IReadOnlyList<Sample> samples) => [.. samples.Select(judge)];
 

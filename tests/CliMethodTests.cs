@@ -114,6 +114,37 @@ public sealed class CliMethodTests : IDisposable
     }
 
     [Fact]
+    public async Task Policy_that_goes_on_from_an_adapter_is_held_to_it_and_has_a_value_model_of_its_shape()
+    {
+        (await Tool.RunAsync("train", run.Config("policy", MethodRun.Lines("dpo")), "--set", "lora_r=3")).Succeeds();
+        string config = run.Config("ppo", MethodRun.Lines("ppo"));
+        File.WriteAllLines(config, File.ReadAllLines(config).Where(line => !line.StartsWith("lora_", StringComparison.Ordinal))); // the adapter has rank and layers itself
+        string[] one = ["train", config, "--json", "--set", "max_steps=1", "--set", "lora_model_dir=policy"];
+
+        var held = (await Tool.RunAsync(one)).Succeeds().Json.GetProperty("measures");
+        var value = (await Tool.RunAsync("inspect", Path.Combine(run.PathOf("ppo"), "value"), "--json")).Succeeds().Json;
+        (await Tool.RunAsync("train", run.Config("other", MethodRun.Lines("ipo")), "--set", "seed=9")).Succeeds();
+        var apart = (await Tool.RunAsync([.. one, "--set", "reference_model_dir=other"])).Succeeds().Json.GetProperty("measures");
+
+        Assert.Equal(("3", 8), (Assert.Single(value.GetProperty("ranks").EnumerateArray()).ToString(), value.GetProperty("modules").GetInt32()));
+        Assert.Equal(0, held.GetProperty("objective/kl").GetDouble());
+        Assert.NotEqual(0, apart.GetProperty("objective/kl").GetDouble());
+    }
+
+    [Theory]
+    [InlineData("ppo", "ppo")]
+    [InlineData("grpo", "trl")]
+    public async Task Fewer_sequences_at_once_take_less_cache(string method, string group)
+    {
+        string config = run.Config(method, MethodRun.Lines(method));
+        long one = await Cache(1), two = await Cache(2);
+        Assert.True(one > 0 && two >= 2 * one, $"one sequence takes {one} bytes, two take {two}");
+
+        async Task<long> Cache(int sequences) => (await Tool.RunAsync("train", config, "--json", "--set", "max_steps=1", "--set", $"{group}.max_sequences={sequences}")).Succeeds()
+            .Json.GetProperty("memory_bytes").GetProperty("kv cache").GetInt64();
+    }
+
+    [Fact]
     public async Task Run_that_its_divergence_ends_says_so()
     {
         var trained = (await Tool.RunAsync("train", run.Config("ppo", MethodRun.Lines("ppo")), "--json", "--set", "max_steps=5", "--set", "ppo.max_kl=0.001")).Succeeds();

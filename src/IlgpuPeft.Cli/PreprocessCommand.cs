@@ -1,6 +1,5 @@
 using System.CommandLine;
 using IlgpuPeft.Config;
-using IlgpuPeft.Data;
 
 namespace IlgpuPeft.Cli;
 

@@ -11,6 +11,7 @@ var verbs = new SortedDictionary<string, Action<string[]>>
     ["decode"] = DecodeBenchmark.Run,
     ["decode-batch"] = BatchDecodeBenchmark.Run,
     ["emulator"] = _ => EmulatorBenchmark.Run(),
+    ["learn"] = LearningRuns.Run,
     ["make-model"] = RandomModels.Make,
     ["ops"] = _ => OpsBenchmark.Run(),
     ["device-step"] = DeviceStepBenchmark.Run,
@@ -30,7 +31,7 @@ try
     run(args[1..]);
     return Environment.ExitCode;
 }
-catch (Exception error) when (error is ArgumentException or DeviceMemoryException)
+catch (Exception error) when (error is ArgumentException or DeviceMemoryException or IOException or InvalidDataException)
 {
     Console.Error.WriteLine($"perf {args[0]}: {error.Message}");
     return 1;

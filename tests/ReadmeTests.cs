@@ -1,4 +1,5 @@
 using IlgpuPeft.Checkpoints;
+using IlgpuPeft.Config;
 using IlgpuPeft.Kernels;
 using Xunit;
 
@@ -16,6 +17,20 @@ public class ReadmeTests
         var body = lines.SkipWhile(line => !line.Contains("string folder")).TakeWhile(line => line != "    }").Select(line => line.Trim());
 
         Assert.Equal([.. usings, "", .. body], block.TrimEnd().Split('\n'));
+    }
+
+    [Fact]
+    public void Configurations_ofTheReadme_areAccepted()
+    {
+        string[] blocks = [.. File.ReadAllText(Path.Combine(TestAssets.Checkout(), "README.md")).Split("```yaml\n").Skip(1).Select(part => part.Split("```")[0])];
+        using var temp = new TempFolder();
+
+        Assert.Equal(3, blocks.Length);
+        foreach (string block in blocks)
+        {
+            File.WriteAllText(temp.File("run.yaml"), block);
+            Assert.Empty(ConfigReader.Read(temp.File("run.yaml"), []).Notes);
+        }
     }
 
     [Fact]

@@ -95,6 +95,19 @@ public sealed class AdapterSet : IDisposable
         return new Slots(before);
     }
 
+    /// <summary>Puts a model into the role of a reference: with that set alone in its slots, or as the frozen base.</summary>
+    internal static void EnableReference(CausalLm model, AdapterSet? reference)
+    {
+        if (reference is null)
+        {
+            DisableAll(model);
+        }
+        else
+        {
+            reference.Enable();
+        }
+    }
+
     /// <summary>Empties every slot: the model is the frozen base.</summary>
     public static void DisableAll(CausalLm model)
     {

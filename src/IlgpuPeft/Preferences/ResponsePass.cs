@@ -47,14 +47,7 @@ sealed class ResponsePass : IDisposable
     /// <summary>The summed log-probability of each sequence's trained tokens under the reference, nats.</summary>
     public double[] ReferenceSums(IEnumerable<Example> sequences, CancellationToken cancel)
     {
-        if (reference is null)
-        {
-            AdapterSet.DisableAll(policy.Model);
-        }
-        else
-        {
-            reference.Enable();
-        }
+        AdapterSet.EnableReference(policy.Model, reference);
 
         try
         {

@@ -24,14 +24,7 @@ sealed class GroupUpdate(AdapterSet policy, AdapterSet? reference, GrpoOptions o
             return null;
         }
 
-        if (reference is null)
-        {
-            AdapterSet.DisableAll(policy.Model);
-        }
-        else
-        {
-            reference.Enable();
-        }
+        AdapterSet.EnableReference(policy.Model, reference);
 
         double[][] all = NotLearnt(groups);
         foreach (var (members, batch) in Passes(groups))

@@ -43,14 +43,7 @@ sealed class PpoRoles : IDisposable
     /// <summary>The same under the reference.</summary>
     public double[][] ReferenceLogProbs(IReadOnlyList<Example> sequences)
     {
-        if (reference is null)
-        {
-            AdapterSet.DisableAll(Model);
-        }
-        else
-        {
-            reference.Enable();
-        }
+        AdapterSet.EnableReference(Model, reference);
 
         return LogProbs(sequences);
     }

@@ -87,6 +87,7 @@ public sealed class PpoTrainer : PolicyTrainer
         double generating = Lap(ref mark);
         var rollout = LastRollout = collector.Score(samples, klCoefficient.Value);
         double scoring = Lap(ref mark);
+        roles.Policy.Enable(); // whoever hears of samples or of the step finds the policy in the model
         klCoefficient.Update(rollout.MeanKl, rollout.Count);
         episodes += rollout.Count;
         Show(step, rollout);
@@ -113,7 +114,7 @@ public sealed class PpoTrainer : PolicyTrainer
             measures[name] = value;
         }
 
-        roles.Policy.Enable(); // whoever hears of the step finds the policy in the model
+        roles.Policy.Enable();
         return new StepOutcome(result.Loss, tokens + learned, rollout.ResponseTokens, measures);
 
         void Time(string phase, double seconds, long phaseTokens)

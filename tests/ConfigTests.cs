@@ -374,7 +374,7 @@ public sealed class ConfigTests : IDisposable
     [Fact]
     public void Written_text_survives_any_characters() => Gen.String.Where(text => !text.Any(char.IsSurrogate)).Sample(text =>
     {
-        var config = Read(Minimal).Config with { SpecialTokens = new SpecialTokensConfig { EosToken = text + "." }, LoraTargetModules = [text + "a"] };
+        var config = Read(Minimal).Config with { Adapter = "lora", SpecialTokens = new SpecialTokensConfig { EosToken = text + "." }, LoraTargetModules = [text + "a"] };
         var again = Read(ConfigWriter.ToYaml(config)).Config;
         Assert.Equal(text + ".", again.SpecialTokens.EosToken);
         Assert.Equal(text + "a", Assert.Single(again.LoraTargetModules));

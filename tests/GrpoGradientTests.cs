@@ -111,6 +111,9 @@ public class GrpoGradientTests
         Assert.All(setup.Backend.ReadDoubles(setup.Policy.Parameters.Gradients), gradient => Assert.Equal(0, gradient));
         using var held = new GroupUpdate(setup.Policy, null, Options with { Beta = 0.1 });
         Assert.True(held.Differentiate(agreed, null, held.ReferenceLogProbs(agreed)).Learns);
+        using var fresh = setup.NewAdapter(1, isMoved: false);
+        using var start = new GroupUpdate(fresh, null, Options with { Beta = 0.1 });
+        Assert.False(start.Differentiate(agreed, null, start.ReferenceLogProbs(agreed)).Learns); // at the reference there is nothing to hold either
     }
 
     [Fact]

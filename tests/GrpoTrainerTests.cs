@@ -142,7 +142,7 @@ public class GrpoTrainerTests
         Assert.Equal([true, true], steps.All.Select(step => step.Measures!.ContainsKey("eval_rewards/even/mean")));
         Assert.Equal(result.Final.Measures["reward"], steps.All[^1]["eval_reward"]);
         setup.Policy.Enable();
-        using var completions = new Completions(setup.Model, null);
+        using var completions = new Completions(setup.Model, null, maxSequences: 32);
         var samples = completions.Draw([.. GrpoSetup.Prompts.Take(3)], new() { MaxTokens = 8 }, TestContext.Current.CancellationToken);
         Assert.Equal(GrpoSetup.Rewards.Judge(samples).Sums.Average(sum => sum.Total), result.Final.Measures["reward"], 1e-12);
     }

@@ -1,8 +1,5 @@
 using System.CommandLine;
-using System.Text;
 using IlgpuPeft.Config;
-using IlgpuPeft.Data;
-using IlgpuPeft.Text;
 
 namespace IlgpuPeft.Cli;
 
@@ -14,43 +11,47 @@ static class PreprocessCommand
         var set = new Option<string[]>("--set") { Description = "Replaces a value of the file; may be repeated.", HelpName = "key=value" };
         var samples = Arguments.Whole("--samples", 3, 0, "How many rows to show.");
         var (json, device, dtype) = (Arguments.Json(), Arguments.Device(), Arguments.Dtype());
-        var command = new Command("preprocess", "Tokenise a run's data, report on it, and show rows with what is trained on in ⟦ ⟧.") { file, set, samples, json, device, dtype };
+        var command = new Command("preprocess", "Tokenise a run's data, report on it, and show rows with what is trained on in ⟦ ⟧. With --json, rows are as type: tokenized reads them.")
+        {
+            file, set, samples, json, device, dtype,
+        };
         command.SetAction(parse =>
         {
             var screen = new Screen(parse.InvocationConfiguration);
             Arguments.RequireDevice(parse, device, dtype);
             var (config, notes) = ConfigReader.Read(parse.GetRequiredValue(file), parse.GetValue(set) ?? []);
             notes.ToList().ForEach(screen.Warn);
-            var data = RunData.Load(config);
-            foreach (var report in data.Reports.Concat(data.ValidationReports))
+            switch (config.Rl)
             {
-                screen.Say($"data: {report}");
+                case "ppo" or "grpo":
+                    Show(RunData.LoadPrompts(config), DataView.Of, DataView.Row);
+                    break;
+                case "kto":
+                    Show(RunData.LoadLabelled(config), DataView.Of, DataView.Row);
+                    break;
+                case null when !config.RewardModel:
+                    Show(RunData.Load(config), DataView.Of, DataView.Row);
+                    break;
+                default:
+                    Show(RunData.LoadPairs(config), DataView.Of, DataView.Row);
+                    break;
             }
 
-            screen.Say($"{data.Train.Count:N0} rows to train on, {data.Validation.Count:N0} to validate on");
-            foreach (var example in data.Train.Take(parse.GetValue(samples)))
+            void Show<T>(RunData<T> data, Func<T, DataView, string> text, Func<T, object> row)
             {
-                screen.Out.WriteLine(parse.GetValue(json)
-                    ? Json.Line(new { example.InputIds, example.Labels, example.File, example.Line })
-                    : $"--- {example.File}:{example.Line}: {example.Length} tokens, {example.TrainedTokens} trained on\n{Marked(example, data.Tokenizer)}");
+                foreach (var report in data.Reports.Concat(data.ValidationReports))
+                {
+                    screen.Say($"data: {report}");
+                }
+
+                screen.Say($"{data.Train.Count:N0} {data.Reports[0].Unit} to train on, {data.Validation.Count:N0} to validate on");
+                var view = new DataView(data.Tokenizer);
+                foreach (var item in data.Train.Take(parse.GetValue(samples)))
+                {
+                    screen.Out.WriteLine(parse.GetValue(json) ? Json.Line(row(item)) : text(item, view));
+                }
             }
         });
         return command;
-    }
-
-    /// <summary>The text of a row, or its ids where there is no tokenizer, with every run of trained tokens in ⟦ ⟧.</summary>
-    static string Marked(Example example, Tokenizer? tokenizer)
-    {
-        var text = new StringBuilder();
-        bool inside = false;
-        var decoder = tokenizer?.Stream(skipSpecialTokens: false);
-        for (int i = 0; i < example.Length; i++)
-        {
-            bool trained = i > 0 && example.Labels[i] != Example.Untrained;
-            text.Append(trained == inside ? "" : trained ? "⟦" : "⟧").Append(decoder is null ? $"{example.InputIds[i]} " : decoder.Push(example.InputIds[i]));
-            inside = trained;
-        }
-
-        return text.Append(decoder?.Flush()).Append(inside ? "⟧" : "").ToString();
     }
 }

@@ -86,7 +86,8 @@ sealed class Screen
     static string Describe(StepMetrics step, IReadOnlyList<string> headline) =>
         $"{Losses(step.Loss, step.EvaluationLoss)}{Measures(step, headline)}  grad_norm {step.GradientNorm:0.000}  lr {step.LearningRate:0.00e+0}  {step.TokensPerSecond:N0} tokens/s";
 
-    static string Measures(StepMetrics step, IReadOnlyList<string> headline) =>
+    /// <summary>Some measures of a step, and what they were on rows set aside, as far as it has them; each after two blanks.</summary>
+    public static string Measures(StepMetrics step, IReadOnlyList<string> headline) =>
         string.Concat(headline.Concat(headline.Select(name => "eval_" + name)).Where(name => step.Measures?.ContainsKey(name) == true).Select(name => $"  {name} {step[name]:0.000}"));
 
     static string Losses(double loss, double? evaluation) => $"loss {loss:0.0000}{(evaluation is { } measured ? $"  eval_loss {measured:0.0000}" : "")}";

@@ -59,12 +59,23 @@ static class TrainCommand
                 : "stopped before the first step; nothing was saved");
             throw;
         }
+        catch (RewardException) when (run.Folder.LatestCheckpoint() is { } saved)
+        {
+            screen.Say($"stopped; {saved} holds the steps before, and train --resume goes on from it once the reward is mended");
+            throw;
+        }
 
         string validation = result is { Initial.Loss: var before, Final.Loss: var after } ? $", eval_loss {before:0.0000} -> {after:0.0000}"
             : result.Final?.Loss is { } only ? $", eval_loss {only:0.0000}" : "";
-        string loss = result.Last is { } last ? $"loss {last.Loss:0.0000}{validation}" : "none of them now: the run was complete";
+        string loss = result.Last is { } last ? $"loss {last.Loss:0.0000}{validation}{Screen.Measures(last, run.Headline)}" : "none of them now: the run was complete";
         screen.Say($"done: {result.Steps} steps in {Screen.Duration(Stopwatch.GetElapsedTime(started))}, {loss}, " +
             $"memory at most {MemoryAccount.Format(run.Model.Backend.Memory.Peak + run.Model.Backend.ScratchBytes)}");
+        screen.Say($"memory: {run.Model.Backend.Memory} held at the end");
+        if (result.StopReason is { } reason)
+        {
+            screen.Say($"ended: {reason}");
+        }
+
         screen.Say($"written to {run.Config.OutputDir}: {(run.Adapter is null ? "model" : "adapter")}, metrics.jsonl, config.yaml, report.html");
         if (json)
         {
@@ -74,7 +85,10 @@ static class TrainCommand
                 result.Last?.Loss,
                 EvalLossBefore = result.Initial?.Loss,
                 EvalLoss = result.Final?.Loss,
+                result.Last?.Measures,
+                result.StopReason,
                 run.Config.OutputDir,
+                MemoryBytes = run.Model.Backend.Memory.ByOwner,
                 PeakBytes = run.Model.Backend.Memory.Peak + run.Model.Backend.ScratchBytes,
             }));
         }
@@ -130,13 +144,13 @@ static class TrainCommand
             screen.Say($"data: {report}");
         }
 
-        string items = config.SamplePacking ? "bins" : "rows";
+        string items = run is SftRun ? (config.SamplePacking ? "bins" : "rows") : rows.Reports[0].Unit;
         string method = config.Adapter is null ? "every weight" : $"{config.Adapter}, rank {run.Adapter!.Config.Rank}, {run.Adapter.Updates.Count()} layers";
         screen.Say($"method: {run.Title}");
         screen.Say($"model: {config.BaseModel}: {model.Config.ModelType}, {model.ParameterCount:N0} weights{(config.LoadIn4Bit ? " in NF4" : "")} on {model.Backend.Name}");
         screen.Say($"trains: {method}: {trainable:N0} weights, {(double)trainable / model.ParameterCount:0.00 %}");
         screen.Say($"plan: {run.Trainer.TotalSteps:N0} steps of {config.MicroBatchSize} x {config.GradientAccumulationSteps} {items}; " +
-            $"an epoch has {run.Trainer.ItemsPerEpoch:N0} {items}, {rows.Tokens:N0} tokens; {rows.Validation:N0} rows to validate on");
+            $"an epoch has {run.Trainer.ItemsPerEpoch:N0} {items}, {rows.Tokens:N0} tokens; {rows.Validation:N0} to validate on");
         screen.Say($"memory: {model.Backend.Memory} before activations");
         if (config.SpecialTokens.EosToken is { } eos && run.Tokenizer?.TokenId(eos) is { } id && !model.Config.EosIds.Contains(id))
         {

@@ -59,6 +59,7 @@ static class Key<T>
         (least == double.Epsilon, most == double.MaxValue) switch
         {
             (true, true) => "a number above 0",
+            (false, true) when least == double.MinValue => "a number",
             (true, false) => $"a number above 0, up to {most}",
             (false, true) => $"a number of at least {least}",
             _ => $"a number from {least} to {most}",

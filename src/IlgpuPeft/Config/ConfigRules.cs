@@ -12,6 +12,14 @@ static class ConfigRules
         RequireInDatasets("datasets", config.Datasets.Count);
         RequireInDatasets("test_datasets", config.TestDatasets.Count);
 
+        foreach (var key in RunKeys.Table.Honoured.Where(key => findings.Given.ContainsKey(key.Name)))
+        {
+            if (UnreadKeys.Reason(config, key.Name) is { } reason)
+            {
+                findings.Notes.Add($"{key.Name} is ignored: {reason}.");
+            }
+        }
+
         config = Quantization(config, findings);
         Adapter(config, findings);
         MethodRules.Apply(config, file, findings);
@@ -66,10 +74,8 @@ static class ConfigRules
 
     static void Adapter(RunConfig config, ConfigFindings findings)
     {
-        string[] loraKeys = ["lora_r", "lora_alpha", "lora_dropout", "lora_target_linear", "lora_target_modules", "lora_model_dir", "peft_use_rslora"];
         if (config.Adapter is null)
         {
-            findings.Notes.AddRange(loraKeys.Where(findings.Given.ContainsKey).Select(key => $"{key} is ignored: adapter is blank, so every weight is trained."));
             if (findings.Given.TryGetValue("base_model", out var model) && Path.TrimEndingDirectorySeparator(config.BaseModel) == Path.TrimEndingDirectorySeparator(config.OutputDir))
             {
                 findings.Problem(model, "base_model", "it is also output_dir, where the trained model would replace it. Choose another output_dir.");
@@ -78,12 +84,7 @@ static class ConfigRules
             return;
         }
 
-        if (config.LoraModelDir is not null)
-        {
-            findings.Notes.AddRange(loraKeys.Where(key => key != "lora_model_dir" && findings.Given.ContainsKey(key))
-                .Select(key => $"{key} is ignored: the adapter in lora_model_dir has its own rank, scale, dropout and layers."));
-        }
-        else if (config.LoraTargetLinear && config.LoraTargetModules.Count > 0)
+        if (config.LoraModelDir is null && config.LoraTargetLinear && config.LoraTargetModules.Count > 0)
         {
             findings.Notes.Add("lora_target_modules adds nothing: lora_target_linear adapts every linear layer.");
         }
@@ -107,19 +108,9 @@ static class ConfigRules
             Exclude("test_datasets", "val_set_size", "both say what to validate on", findings);
         }
 
-        if (config.ValSetSize > 0 || config.TestDatasets.Count > 0)
-        {
-            return;
-        }
-
-        if (findings.Given.TryGetValue("eval_steps", out var at))
+        if (config.ValSetSize == 0 && config.TestDatasets.Count == 0 && UnreadKeys.Reason(config, "eval_steps") is null && findings.Given.TryGetValue("eval_steps", out var at))
         {
             findings.Problem(at, "eval_steps", "there is nothing to validate on. Set val_set_size, or name files in test_datasets.");
-        }
-
-        if (config.EvalsPerEpoch > 0)
-        {
-            findings.Notes.Add("evals_per_epoch is ignored: there is nothing to validate on, since val_set_size is 0.");
         }
     }
 
@@ -128,19 +119,9 @@ static class ConfigRules
         Exclude("warmup_steps", "warmup_ratio", "both say how long warm-up takes", findings);
         Exclude("save_steps", "saves_per_epoch", "both say when to save", findings);
         Exclude("eval_steps", "evals_per_epoch", "both say when to validate", findings);
-        if (config.CosineMinLrRatio is not null && config.LrScheduler != "cosine")
-        {
-            findings.Notes.Add($"cosine_min_lr_ratio is ignored: lr_scheduler is {config.LrScheduler}.");
-        }
-
         if (config.LrScheduler == "constant" && (config.WarmupSteps ?? config.WarmupRatio) > 0)
         {
             findings.Notes.Add("warm-up is ignored: lr_scheduler is constant; constant_with_warmup has one.");
-        }
-
-        if (findings.Given.ContainsKey("loss_watchdog_patience") && config.LossWatchdogThreshold is null)
-        {
-            findings.Notes.Add("loss_watchdog_patience is ignored: there is no loss_watchdog_threshold.");
         }
     }
 

@@ -4,14 +4,14 @@ using System.Text.RegularExpressions;
 
 namespace IlgpuPeft.Config;
 
-/// <summary>Writes a configuration as YAML: every key with its effective value, so that a run's folder says what was run.</summary>
+/// <summary>Writes a configuration as YAML: every key that the run reads, with its effective value, so that a run's folder says what was run.</summary>
 public static partial class ConfigWriter
 {
     /// <summary>YAML that <see cref="ConfigReader"/> reads back as the same configuration.</summary>
     public static string ToYaml(RunConfig config)
     {
         var text = new StringBuilder();
-        Group(text, RunKeys.Table.Write(config), "");
+        Group(text, [.. RunKeys.Table.Write(config).Where(pair => UnreadKeys.Reason(config, pair.Key) is null)], "");
         return text.ToString();
     }
 

@@ -59,7 +59,7 @@ public sealed class GrpoRun : TrainingRun
     /// <summary>Reads data and model as <see cref="TrainingRun.Open"/> does, of a policy.</summary>
     public static new GrpoRun Open(RunConfig config, Action<string>? notice = null)
     {
-        var data = PolicyData.Load(config, config.Trl.MaxCompletionLength);
+        var data = RunData.LoadPrompts(config);
         return RunModel.Open(config, opened => new GrpoRun(opened, data, notice));
     }
 }

@@ -4,8 +4,8 @@ namespace IlgpuPeft.Config;
 
 /// <summary>All keys of one group, in three lists. A key in none of them is a mistake.</summary>
 /// <param name="Honoured">Keys that do what they say.</param>
-/// <param name="Ignored">Axolotl's keys that change nothing here, with the reason; they give a note.</param>
-/// <param name="Unsupported">Axolotl's keys that would change the run and cannot, with advice; an error unless blank or off. A trailing * stands for any ending.</param>
+/// <param name="Ignored">Axolotl's keys that change nothing here, with the reason; they give a note. A trailing * stands for any ending.</param>
+/// <param name="Unsupported">Axolotl's keys that would change the run and cannot, with advice; an error unless blank or off. A trailing * likewise.</param>
 sealed record KeyTable<T>(IReadOnlyList<ConfigKey<T>> Honoured, IReadOnlyDictionary<string, string> Ignored, IReadOnlyDictionary<string, string> Unsupported)
 {
     /// <summary>Reads every key of <paramref name="map"/> into <paramref name="owner"/>; blank values count as not given.</summary>
@@ -23,14 +23,14 @@ sealed record KeyTable<T>(IReadOnlyList<ConfigKey<T>> Honoured, IReadOnlyDiction
                     owner = honoured.Read(owner, at, key, findings);
                 }
             }
-            else if (Ignored.TryGetValue(name, out string? reason))
+            else if (Find(Ignored, name) is { } reason)
             {
                 if (!value.IsBlank)
                 {
                     findings.Notes.Add($"{key} is ignored: {reason}.");
                 }
             }
-            else if (Advice(name) is { } advice)
+            else if (Find(Unsupported, name) is { } advice)
             {
                 if (!value.IsBlank && !IsOff(value))
                 {
@@ -52,10 +52,10 @@ sealed record KeyTable<T>(IReadOnlyList<ConfigKey<T>> Honoured, IReadOnlyDiction
     public IReadOnlyList<KeyValuePair<string, object>> Write(T owner) =>
         [.. Honoured.Select(key => (key.Name, Value: key.Get(owner))).Where(pair => pair.Value is not null).Select(pair => KeyValuePair.Create(pair.Name, pair.Value!))];
 
-    IEnumerable<string> Others => Ignored.Keys.Concat(Unsupported.Keys.Where(name => !name.EndsWith('*')));
+    IEnumerable<string> Others => Ignored.Keys.Concat(Unsupported.Keys).Where(name => !name.EndsWith('*'));
 
-    string? Advice(string name) => Unsupported.GetValueOrDefault(name)
-        ?? Unsupported.FirstOrDefault(entry => entry.Key.EndsWith('*') && name.StartsWith(entry.Key[..^1], StringComparison.Ordinal)).Value;
+    static string? Find(IReadOnlyDictionary<string, string> names, string name) => names.GetValueOrDefault(name)
+        ?? names.FirstOrDefault(entry => entry.Key.EndsWith('*') && name.StartsWith(entry.Key[..^1], StringComparison.Ordinal)).Value;
 
     static bool IsOff(YamlValue value) => value is YamlScalar { Plain: true, Text: "false" or "False" or "FALSE" or "no" or "off" };
 }

@@ -18,7 +18,7 @@ static class MethodKeys
         R.Path("model", "It is the folder of a reward model's adapter.", c => c.Model, (c, v) => c with { Model = v }),
         R.Number("weight", "It multiplies the reward.", double.MinValue, Any, c => c.Weight, (c, v) => c with { Weight = v }),
         .. RewardRules.Names.SelectMany(RewardRules.Options).Distinct().Order(StringComparer.Ordinal)
-            .Select(option => R.Text(option, "It is an option of the rule.", c => c.Options.GetValueOrDefault(option), (c, v) => c.With(option, v))),
+            .Select(option => R.Text(option, option == RuleOptions.LabelName ? "It is the reward's name in metrics." : "It is an option of the rule.", c => c.Options.GetValueOrDefault(option), (c, v) => c.With(option, v))),
     ], AxolotlKeys.None, AxolotlKeys.None);
 
     public static readonly KeyTable<PpoOptions> Ppo = new(
@@ -42,6 +42,7 @@ static class MethodKeys
         P.Flag("whiten_rewards", "It scales the rewards of an update to variance 1.", c => c.WhitenRewards, (c, v) => c with { WhitenRewards = v }),
         P.Integer("num_ppo_epochs", "It counts passes over an update's experience.", 1, c => c.PpoEpochs, (c, v) => c with { PpoEpochs = v }),
         P.Integer("num_mini_batches", "It divides an update's experience.", 1, c => c.MiniBatches, (c, v) => c with { MiniBatches = v }),
+        P.Integer("max_sequences", "It counts the responses that are drawn at once.", 1, c => c.MaxSequences, (c, v) => c with { MaxSequences = v }),
         P.Integer("tokens_per_pass", "It bounds the tokens of a pass; 0 has micro_batch_size count responses.", 0, c => c.TokensPerPass, (c, v) => c with { TokensPerPass = v }),
         P.Flag("trl_compatible", "It places scores where TRL does.", c => c.TrlCompatible, (c, v) => c with { TrlCompatible = v }),
         P.Integer("sample_every", "It counts updates between samples in samples.jsonl; 0 for none.", 0, c => c.SampleEvery, (c, v) => c with { SampleEvery = v }),
@@ -68,6 +69,7 @@ static class MethodKeys
             c => c.ImportanceLevel, (c, v) => c with { ImportanceLevel = v }),
         G.Flag("mask_truncated_completions", "It learns nothing from completions that were cut.", c => c.MaskTruncatedCompletions, (c, v) => c with { MaskTruncatedCompletions = v }),
         G.Number("entropy_coef", "It weighs a bonus for entropy.", 0, Any, c => c.EntropyCoefficient, (c, v) => c with { EntropyCoefficient = v }),
+        G.Integer("max_sequences", "It counts the completions that are drawn at once.", 1, c => c.MaxSequences, (c, v) => c with { MaxSequences = v }),
         G.Integer("tokens_per_pass", "It bounds the tokens of a pass; 0 has micro_batch_size count completions.", 0, c => c.TokensPerPass, (c, v) => c with { TokensPerPass = v }),
         G.Integer("sample_every", "It counts steps between samples in samples.jsonl; 0 for none.", 0, c => c.SampleEvery, (c, v) => c with { SampleEvery = v }),
     ], AxolotlKeys.TrlIgnored, AxolotlKeys.TrlUnsupported);

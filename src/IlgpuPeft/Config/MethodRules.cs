@@ -1,30 +1,11 @@
+using IlgpuPeft.Rewards;
+
 namespace IlgpuPeft.Config;
 
 /// <summary>What the keys of a method need and exclude.</summary>
 static class MethodRules
 {
-    // Keys that only some methods read. The empty name stands for supervised training, "reward" for reward models.
-    static readonly (string Key, string[] Methods)[] Readers =
-    [
-        ("center_rewards_coefficient", ["reward"]),
-        ("reference_model_dir", ["dpo", "ipo", "kto", "grpo", "ppo"]),
-        ("rl_beta", ["dpo", "ipo", "orpo", "kto"]),
-        ("orpo_alpha", ["orpo"]),
-        ("dpo_loss_type", ["dpo"]),
-        ("dpo_label_smoothing", ["dpo"]),
-        ("dpo_reference_free", ["dpo", "ipo"]),
-        ("kto_desirable_weight", ["kto"]),
-        ("kto_undesirable_weight", ["kto"]),
-        ("rewards", ["ppo", "grpo"]),
-        ("ppo", ["ppo"]),
-        ("trl", ["grpo"]),
-        ("train_on_inputs", [""]),
-        ("sample_packing", [""]),
-        ("val_set_size", ["", "reward", "dpo", "ipo", "orpo", "kto", "grpo"]),
-        ("test_datasets", ["", "reward", "dpo", "ipo", "orpo", "kto", "grpo"]),
-    ];
-
-    /// <summary>Adds problems and notes to <paramref name="findings"/>.</summary>
+    /// <summary>Adds problems to <paramref name="findings"/>.</summary>
     public static void Apply(RunConfig config, string file, ConfigFindings findings)
     {
         if (config.RewardModel && config.Rl is not null)
@@ -32,38 +13,51 @@ static class MethodRules
             findings.Problem(findings.Given["reward_model"], "reward_model", $"contradicts rl: {config.Rl}: a run trains one thing. Train the reward model first, in a run of its own, and list it under rewards.");
         }
 
-        string method = config.Rl ?? (config.RewardModel ? "reward" : "");
-        foreach (var (key, _) in Readers.Where(reader => findings.Given.ContainsKey(reader.Key) && !reader.Methods.Contains(method)))
-        {
-            findings.Notes.Add($"{key} is ignored: {Describe(config)} does not read it.");
-        }
-
+        string method = UnreadKeys.Method(config);
         if (method.Length > 0 && config.Adapter is null)
         {
-            findings.Problems.Add(new ConfigProblem(file, 0, "adapter", $"the key is required by {Describe(config)}, which trains adapters over one frozen base. Set adapter: qlora."));
+            Require("adapter", "which trains adapters over one frozen base. Set adapter: qlora");
         }
 
-        if (method is "ppo" or "grpo")
+        if (method is not ("ppo" or "grpo"))
         {
-            Rewards(config, file, findings);
+            return;
         }
-    }
 
-    static void Rewards(RunConfig config, string file, ConfigFindings findings)
-    {
-        if (config.Rewards.Count == 0)
+        if (!findings.Given.TryGetValue("rewards", out var rewards))
         {
-            findings.Problems.Add(new ConfigProblem(file, 0, "rewards", $"the key is required by rl: {config.Rl}. List rules (- rule: length) and reward models (- model: DIR)."));
+            Require("rewards", "which trains on what they say. List rules (- rule: length) and reward models (- model: DIR)");
         }
 
         for (int i = 0; i < config.Rewards.Count; i++)
         {
-            if ((config.Rewards[i].Rule is null) == (config.Rewards[i].Model is null))
+            CheckReward(config.Rewards[i], ((YamlList)rewards!).Items[i], $"rewards.{i}", findings);
+        }
+
+        void Require(string key, string why) => findings.Problems.Add(new ConfigProblem(file, 0, key, $"the key is required by {UnreadKeys.Describe(config)}, {why}."));
+    }
+
+    static void CheckReward(RewardConfig reward, YamlValue at, string key, ConfigFindings findings)
+    {
+        bool isRule = findings.Given.ContainsKey(key + ".rule");
+        if (isRule == findings.Given.ContainsKey(key + ".model"))
+        {
+            findings.Problem(at, key, $"expected either rule or model, got {(isRule ? "both" : "neither")}. A rule is built in; a model is the folder of an adapter that reward_model: true trained.");
+        }
+        else if (!isRule && reward.Options.Keys.FirstOrDefault(option => option != RuleOptions.LabelName) is { } option)
+        {
+            findings.Problem(findings.Given[$"{key}.{option}"], $"{key}.{option}", "it is an option of rules. A reward model has weight and label.");
+        }
+        else if (reward.Rule is not null)
+        {
+            try
             {
-                findings.Problem(findings.Given["rewards"], $"rewards.{i}", "expected either rule or model. A rule is built in; a model is the folder of an adapter that reward_model: true trained.");
+                RewardRules.Create(reward.Rule, reward.Options);
+            }
+            catch (ArgumentException cause)
+            {
+                findings.Problem(at, key, cause.ParamName is null ? cause.Message : cause.Message.Replace($" (Parameter '{cause.ParamName}')", "", StringComparison.Ordinal));
             }
         }
     }
-
-    static string Describe(RunConfig config) => config.Rl is { } method ? $"rl: {method}" : config.RewardModel ? "reward_model: true" : "supervised training";
 }

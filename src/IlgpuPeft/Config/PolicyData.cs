@@ -5,14 +5,9 @@ using IlgpuPeft.Text;
 
 namespace IlgpuPeft.Config;
 
-/// <summary>What runs of policies share: prompts that leave room for an answer, what ends an answer, and what it is worth.</summary>
+/// <summary>What runs of policies share: their prompts in numbers, what ends an answer, and what it is worth.</summary>
 static class PolicyData
 {
-    /// <summary>Reads prompts; those that leave no room for a response within <c>sequence_len</c> are dropped or refused, as <c>excess_length_strategy</c> says.</summary>
-    public static RunData<Prompt> Load(RunConfig config, int responseLength) => config.SequenceLen - responseLength is > 0 and var room
-        ? RunData.Load(config, room, Dataset.LoadPrompts)
-        : throw new ArgumentException($"sequence_len: {config.SequenceLen} tokens leave no room for a prompt before a response of {responseLength}. Raise sequence_len, or lower the length of responses.");
-
     /// <summary>The prompts in numbers.</summary>
     public static RunRows Rows(RunData<Prompt> data, int responseLength) => data.Summary(prompt => prompt.Ids.Length, _ => 0, prompt => prompt.Ids.Length + responseLength);
 
@@ -47,7 +42,7 @@ static class PolicyData
 
             var adapter = opened.LoadAdapter(reward.Model, notice, scalarHead: true);
             first ??= adapter;
-            return opened.Own(new RewardModel(adapter));
+            return opened.Own(reward.Options.TryGetValue(RuleOptions.LabelName, out string? label) ? new RewardModel(adapter, label) : new RewardModel(adapter));
         }
     }
 }

@@ -17,8 +17,8 @@ public sealed class PpoRun : TrainingRun
         Data = data;
         var reference = opened.ReferenceAdapter(notice);
         var (rewards, rewardModel) = PolicyData.Rewards(opened, notice);
-        var value = opened.Own(ValueModel.Create(Model, rewardModel?.Config ?? opened.Lora, (ulong)Config.Seed, rewardModel));
         Adapter = opened.TrainedAdapter(notice);
+        var value = opened.Own(ValueModel.Create(Model, (rewardModel ?? Adapter).Config, (ulong)Config.Seed, rewardModel));
         Weights = TrainedWeights.Of(Adapter, Config.BaseModel);
         var options = Common(Config, Config.Ppo) with { StopIds = PolicyData.StopIds(opened, data) };
         trainer = opened.Own(new PpoTrainer(Adapter, value, Config.BaseModel, data.Tokenizer, data.Train, rewards, options, reference));
@@ -61,7 +61,7 @@ public sealed class PpoRun : TrainingRun
     /// <summary>Reads data and model as <see cref="TrainingRun.Open"/> does, of a policy.</summary>
     public static new PpoRun Open(RunConfig config, Action<string>? notice = null)
     {
-        var data = PolicyData.Load(config, config.Ppo.ResponseLength);
+        var data = RunData.LoadPrompts(config);
         return RunModel.Open(config, opened => new PpoRun(opened, data, notice));
     }
 }

@@ -47,13 +47,14 @@ public sealed class PreferenceRun : TrainingRun
     public override RunRows Rows { get; }
 
     /// <inheritdoc />
-    public override IReadOnlyList<string> Headline => ["rewards/accuracies", "rewards/margins"];
+    public override IReadOnlyList<string> Headline => Config.Rl == "kto" ? ["kl", "rewards/margins"] : ["rewards/accuracies", "rewards/margins"];
 
     private protected override IReadOnlyList<(string Heading, string Unit, string[] Measures)> Plots =>
     [
         ("Pairs preferred as people did", "share", ["rewards/accuracies"]),
         ("Preferred over other", "β · nats", ["rewards/margins"]),
         ("Implicit rewards", "β · nats", Rewards),
+        ("Divergence from the reference", "nats per response", ["kl"]),
     ];
 
     /// <summary>Tokens that a pair takes through the model.</summary>
@@ -64,7 +65,7 @@ public sealed class PreferenceRun : TrainingRun
     {
         if (config.Rl == "kto")
         {
-            var responses = RunData.Load(config, config.SequenceLen, Dataset.LoadLabelled);
+            var responses = RunData.LoadLabelled(config);
             var options = Common(config, new KtoOptions
             {
                 Beta = config.RlBeta,
@@ -76,7 +77,7 @@ public sealed class PreferenceRun : TrainingRun
                 (policy, reference) => new KtoTrainer(policy, config.BaseModel, responses.Train, options, responses.Validation, reference));
         }
 
-        var pairs = RunData.Load(config, config.SequenceLen, Dataset.LoadPairs);
+        var pairs = RunData.LoadPairs(config);
         var rows = pairs.Summary(Tokens, pair => pair.Chosen.Length + pair.Rejected.Length, pair => pair.Length);
         if (config.Rl == "orpo")
         {

@@ -14,7 +14,7 @@ public sealed record RewardConfig
     /// <summary>Times what it says. Default 1.</summary>
     public double Weight { get; init; } = 1;
 
-    /// <summary>The rule's options, by name.</summary>
+    /// <summary>The rule's options, by name; of a model <c>label</c>, its name in metrics.</summary>
     public IReadOnlyDictionary<string, string> Options { get; init; } = new SortedDictionary<string, string>(StringComparer.Ordinal);
 
     /// <summary>The same with one option more.</summary>

@@ -55,7 +55,7 @@ public sealed class RewardRun : TrainingRun
     /// <summary>Reads data and model as <see cref="TrainingRun.Open"/> does, of a reward model.</summary>
     public static new RewardRun Open(RunConfig config, Action<string>? notice = null)
     {
-        var data = RunData.Load(config, config.SequenceLen, Dataset.LoadPairs);
+        var data = RunData.LoadPairs(config);
         return RunModel.Open(config, opened => new RewardRun(opened, data, notice));
     }
 }

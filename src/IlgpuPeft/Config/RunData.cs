@@ -1,6 +1,7 @@
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Data;
 using IlgpuPeft.Models;
+using IlgpuPeft.Rewards;
 using IlgpuPeft.Text;
 
 namespace IlgpuPeft.Config;
@@ -39,11 +40,44 @@ public static class RunData
         return new Dataset<Example>(data.Examples, data.Reports);
     });
 
-    /// <summary>Reads the rows of a preference or policy method. Errors are those of <see cref="Load(RunConfig)"/>.</summary>
-    /// <param name="config">Names files, model, lengths and split.</param>
-    /// <param name="sequenceLength">The most tokens of a row.</param>
-    /// <param name="read"><see cref="Dataset.LoadPairs"/> or one of its kind.</param>
-    public static RunData<T> Load<T>(RunConfig config, int sequenceLength, Func<IReadOnlyList<DatasetSource>, DatasetOptions, Tokenizer?, Dataset<T>> read)
+    /// <summary>Reads the pairs of a reward model or of <c>rl: dpo</c>, <c>ipo</c> or <c>orpo</c>. Errors are those of <see cref="Load(RunConfig)"/>.</summary>
+    public static RunData<PreferencePair> LoadPairs(RunConfig config) => Load(config, config.SequenceLen, Dataset.LoadPairs);
+
+    /// <summary>Reads the responses of <c>rl: kto</c>. Errors are those of <see cref="Load(RunConfig)"/>.</summary>
+    public static RunData<LabelledResponse> LoadLabelled(RunConfig config) => Load(config, config.SequenceLen, Dataset.LoadLabelled);
+
+    /// <summary>
+    /// Reads the prompts of <c>rl: ppo</c> or <c>grpo</c>. Those that leave no room for a response within <c>sequence_len</c> are dropped or refused, as <c>excess_length_strategy</c> says.
+    /// Errors are those of <see cref="Load(RunConfig)"/>.
+    /// </summary>
+    /// <exception cref="ArgumentException">A response alone fills <c>sequence_len</c>; or a rule in <c>rewards</c> needs a tokenizer, or a field that a row lacks.</exception>
+    public static RunData<Prompt> LoadPrompts(RunConfig config)
+    {
+        bool validates = config.Rl != "ppo"; // which has no loss to validate: every prompt is trained on
+        int response = config.Rl == "ppo" ? config.Ppo.ResponseLength : config.Trl.MaxCompletionLength, room = config.SequenceLen - response;
+        if (room <= 0)
+        {
+            throw new ArgumentException($"sequence_len: {config.SequenceLen} tokens leave no room for a prompt before a response of {response}. Raise sequence_len, or lower the length of responses.");
+        }
+
+        var data = Load(validates ? config : config with { ValSetSize = 0, TestDatasets = [] }, room, Dataset.LoadPrompts);
+        foreach (var rule in config.Rewards.Where(reward => reward.Rule is not null).Select(reward => RewardRules.Create(reward.Rule!, reward.Options)))
+        {
+            if (data.Tokenizer is null && rule.ReadsText)
+            {
+                throw new ArgumentException($"reward {rule.Name}: {config.BaseModel} has no tokenizer.json, so answers have no text to read. Use rules that count tokens, such as length, or add the tokenizer.");
+            }
+
+            foreach (var prompt in data.Train.Concat(data.Validation))
+            {
+                rule.Check(prompt); // the trainer does it too, but after the weights are read
+            }
+        }
+
+        return data;
+    }
+
+    static RunData<T> Load<T>(RunConfig config, int sequenceLength, Func<IReadOnlyList<DatasetSource>, DatasetOptions, Tokenizer?, Dataset<T>> read)
     {
         PretrainedModel.RequireFolder(config.BaseModel);
         var model = ModelConfig.Load(Path.Combine(config.BaseModel, "config.json"));

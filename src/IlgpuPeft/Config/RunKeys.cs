@@ -70,6 +70,7 @@ static class RunKeys
 
         K.Choice("rl", "It is the method; leave it blank for supervised training.", ["dpo", "ipo", "orpo", "kto", "grpo", "ppo"], c => c.Rl, (c, v) => c with { Rl = v }),
         K.Flag("reward_model", "It trains a reward model on preference pairs.", c => c.RewardModel, (c, v) => c with { RewardModel = v }),
+        K.Choice("num_labels", "A reward model gives one number.", ["1"], _ => null, (c, _) => c),
         K.Number("center_rewards_coefficient", "It centres a reward model's rewards on 0.", 0, Any, c => c.CenterRewardsCoefficient, (c, v) => c with { CenterRewardsCoefficient = v }),
         K.Path("reference_model_dir", "It is the folder of the reference's adapter.", c => c.ReferenceModelDir, (c, v) => c with { ReferenceModelDir = v }),
         K.Number("rl_beta", "It holds the policy to the reference.", AboveZero, Any, c => c.RlBeta, (c, v) => c with { RlBeta = v }),

@@ -14,8 +14,10 @@ public sealed class BatchGenerator(CausalLm model) : IDisposable
 
     readonly CachedModel reader = new(model);
 
+    internal const int DefaultMaxSequences = 32;
+
     /// <summary>The most sequences that are continued at once; further prompts wait. It bounds the KV cache, which has room for the longest prompt and all new tokens in each place.</summary>
-    public int MaxSequences { get; init; } = 32;
+    public int MaxSequences { get; init; } = DefaultMaxSequences;
 
     /// <summary>
     /// Passes between two looks at what was drawn, for stop tokens: until then drawn tokens stay on the device, and the host queues work ahead of it. A sequence may run on for so many tokens less

@@ -9,9 +9,10 @@ namespace IlgpuPeft.Reinforcement;
 /// <summary>What the model that is enabled writes to prompts.</summary>
 /// <param name="model">The model, with whatever adapters are enabled.</param>
 /// <param name="tokenizer">Turns tokens into texts; null writes their ids.</param>
-sealed class Completions(CausalLm model, Tokenizer? tokenizer) : IDisposable
+/// <param name="maxSequences">How many are drawn at once.</param>
+sealed class Completions(CausalLm model, Tokenizer? tokenizer, int maxSequences) : IDisposable
 {
-    readonly BatchGenerator generator = new(model);
+    readonly BatchGenerator generator = new(model) { MaxSequences = maxSequences };
 
     /// <summary>Draws a completion of each prompt.</summary>
     public IReadOnlyList<Sample> Draw(IReadOnlyList<Prompt> prompts, GenerationOptions options, CancellationToken cancel = default)

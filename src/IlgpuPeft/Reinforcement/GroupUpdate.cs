@@ -53,7 +53,6 @@ sealed class GroupUpdate(AdapterSet policy, AdapterSet? reference, GrpoOptions o
         {
             // Completions of groups that agree have nothing to teach, and need no backward pass unless something else holds for them.
             bool teaches = options.Beta > 0 || options.EntropyCoefficient > 0 || members.Any(s => groups.Advantages[s] != 0);
-            learns |= teaches;
             if (teaches)
             {
                 pass.Train(batch, options.Temperature, Differentiate);
@@ -71,6 +70,7 @@ sealed class GroupUpdate(AdapterSet policy, AdapterSet? reference, GrpoOptions o
                 double entropies = batch.OfTargets(said.Entropies).Sum(tokens => tokens.Sum()) / learnt;
                 loss += result.Loss - options.EntropyCoefficient * entropies;
                 entropy += entropies;
+                learns |= options.EntropyCoefficient > 0 || result.Gradient.Any(tokens => tokens.Any(value => value != 0)); // at the reference itself, divergence has no gradient either
                 metrics.Add(result.Metrics);
                 return new TokenGradients(batch.ToRows(result.Gradient), options.EntropyCoefficient > 0 ? Bonus(own) : null);
             }

@@ -1,4 +1,5 @@
 using System.Globalization;
+using IlgpuPeft.Generation;
 using IlgpuPeft.Losses;
 using IlgpuPeft.Training;
 
@@ -62,6 +63,9 @@ public sealed record GrpoOptions : TrainingOptions
     /// <summary>Weight of a bonus for the policy's entropy, in nats, averaged over the tokens learnt from; 0 for none (entropy_coef).</summary>
     public double EntropyCoefficient { get; init; }
 
+    /// <summary>The most completions that are drawn at once, each with its place in the KV cache; the others wait until one ends. Affects memory and speed only.</summary>
+    public int MaxSequences { get; init; } = BatchGenerator.DefaultMaxSequences;
+
     /// <summary>
     /// Tokens that a pass over prompts and completions holds at most, unless one is longer; 0 lets <see cref="TrainingOptions.MicroBatchSize"/> count completions instead. Affects memory and
     /// speed only, but for the loss type bnpo.
@@ -79,7 +83,7 @@ public sealed record GrpoOptions : TrainingOptions
     /// <summary>All that decides which numbers a step computes, beside what every trainer has.</summary>
     internal string Fingerprint => string.Create(CultureInfo.InvariantCulture,
         $"generations {NumGenerations}, completion {MaxCompletionLength}, temperature {Temperature}, top p {TopP}, top k {TopK}, stop {(StopIds is null ? "eos" : string.Join(' ', StopIds))}, " +
-        $"iterations {NumIterations}, {Loss}, scale {ScaleRewards}, mask {MaskTruncatedCompletions}, entropy {EntropyCoefficient}, tokens {TokensPerPass}");
+        $"iterations {NumIterations}, {Loss}, scale {ScaleRewards}, mask {MaskTruncatedCompletions}, entropy {EntropyCoefficient}, tokens {TokensPerPass}, sequences {MaxSequences}");
 
     internal override void Validate()
     {
@@ -96,6 +100,7 @@ public sealed record GrpoOptions : TrainingOptions
         Require(EpsilonHigh is null or (> 0 and < double.PositiveInfinity), nameof(EpsilonHigh), EpsilonHigh ?? 0, "more than 0");
         Require(Delta is null || (double.IsFinite(Delta.Value) && Delta > 1 + (EpsilonHigh ?? Epsilon)), nameof(Delta), Delta ?? 0, "more than 1 + epsilon, where clipping does not reach");
         Require(EntropyCoefficient is >= 0 and < double.PositiveInfinity, nameof(EntropyCoefficient), EntropyCoefficient, "0 or more");
+        Require(MaxSequences >= 1, nameof(MaxSequences), MaxSequences, "at least 1");
         Require(TokensPerPass >= 0, nameof(TokensPerPass), TokensPerPass, "0 or more");
         Require(EvaluationTemperature is >= 0 and < double.PositiveInfinity, nameof(EvaluationTemperature), EvaluationTemperature, "0 or more");
         Require(SampleEvery >= 0, nameof(SampleEvery), SampleEvery, "0 or more");

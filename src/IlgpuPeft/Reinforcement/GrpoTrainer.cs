@@ -55,7 +55,7 @@ public sealed class GrpoTrainer : PolicyTrainer
         CheckTask(this.validation, options.StopIds, options.MaxCompletionLength, "max_completion_length");
         GoThrough(prompts.Count);
         part = Train(TrainedWeights.Of(policy, baseModel));
-        completions = new Completions(Model, tokenizer);
+        completions = new Completions(Model, tokenizer, options.MaxSequences);
         update = new GroupUpdate(policy, reference, options);
         sampleFile = Folder is null ? null : new SampleFile(Folder);
     }

@@ -1,4 +1,5 @@
 using System.Globalization;
+using IlgpuPeft.Generation;
 using IlgpuPeft.Losses;
 using IlgpuPeft.Training;
 
@@ -70,6 +71,9 @@ public sealed record PpoOptions : TrainingOptions
     /// <summary>Parts of the experience, each with an optimizer step (num_mini_batches). Must divide the prompts of an update.</summary>
     public int MiniBatches { get; init; } = 1;
 
+    /// <summary>The most responses that are drawn at once, each with its place in the KV cache; the others wait until one ends. Affects memory and speed only (local_rollout_forward_batch_size).</summary>
+    public int MaxSequences { get; init; } = BatchGenerator.DefaultMaxSequences;
+
     /// <summary>Tokens that a pass over prompts and responses holds at most, unless one is longer; 0 lets <see cref="TrainingOptions.MicroBatchSize"/> count sequences instead. Affects memory and speed only.</summary>
     public int TokensPerPass { get; init; }
 
@@ -96,7 +100,7 @@ public sealed record PpoOptions : TrainingOptions
     internal string Fingerprint => string.Create(CultureInfo.InvariantCulture,
         $"value rate {ValueLearningRate ?? LearningRate}, response {ResponseLength}, temperature {Temperature}, stop {(StopIds is null ? "eos" : string.Join(' ', StopIds))}, " +
         $"penalty {MissingEosPenalty}, kl {KlEstimator} {KlCoefficient} {AdaptiveKlTarget} {AdaptiveKlHorizon}, {Loss}, gamma {Gamma}, lambda {Lambda}, whiten {WhitenRewards}, " +
-        $"ppo epochs {PpoEpochs} to {EpochKlLimit}, mini batches {MiniBatches}, tokens {TokensPerPass}, trl {TrlCompatible}, max kl {MaxKl}");
+        $"ppo epochs {PpoEpochs} to {EpochKlLimit}, mini batches {MiniBatches}, tokens {TokensPerPass}, sequences {MaxSequences}, trl {TrlCompatible}, max kl {MaxKl}");
 
     internal override void Validate()
     {
@@ -118,6 +122,7 @@ public sealed record PpoOptions : TrainingOptions
         Require(Gamma is >= 0 and <= 1, nameof(Gamma), Gamma, "from 0 to 1");
         Require(Lambda is >= 0 and <= 1, nameof(Lambda), Lambda, "from 0 to 1");
         Require(PpoEpochs >= 1, nameof(PpoEpochs), PpoEpochs, "at least 1");
+        Require(MaxSequences >= 1, nameof(MaxSequences), MaxSequences, "at least 1");
         Require(TokensPerPass >= 0, nameof(TokensPerPass), TokensPerPass, "0 or more");
         Require(MaxKl >= 0, nameof(MaxKl), MaxKl, "0 or more");
         Require(EpochKlLimit >= 0, nameof(EpochKlLimit), EpochKlLimit, "0 or more");

@@ -9,7 +9,7 @@ namespace IlgpuPeft.Reinforcement;
 /// <summary>Makes the experience of an update: lets the policy write, and everyone judge it.</summary>
 sealed class RolloutCollector(PpoRoles roles, Tokenizer? tokenizer, RewardSum rewards, PpoOptions options) : IDisposable
 {
-    readonly Completions completions = new(roles.Model, tokenizer);
+    readonly Completions completions = new(roles.Model, tokenizer, options.MaxSequences);
 
     /// <summary>Draws a response to each prompt.</summary>
     /// <param name="prompts">The prompts of the update.</param>

@@ -17,7 +17,8 @@ static class LengthRules
         options.Require(!perToken || (tokens && min is null && max is not null), "per_token needs max, tokens as the unit, and no min: only a token too many can be made to pay");
         return perToken
             ? Reward.PerToken(options.Label, sample => [.. sample.Response.Select((_, t) => t < max ? 0 : -1.0 / max!.Value)])
-            : Reward.Of(options.Label, sample => -Outside(tokens ? sample.Response.Length : sample.Text.EnumerateRunes().Count(), min ?? 0, max ?? int.MaxValue));
+            : tokens ? Reward.Of(options.Label, sample => -Outside(sample.Response.Length, min ?? 0, max ?? int.MaxValue))
+            : Reward.OfText(options.Label, sample => -Outside(sample.Text.EnumerateRunes().Count(), min ?? 0, max ?? int.MaxValue));
     }
 
     public static Reward Repetition(RuleOptions options)

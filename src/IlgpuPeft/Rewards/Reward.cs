@@ -9,6 +9,9 @@ public abstract class Reward(string name)
     /// <summary>In metrics and messages.</summary>
     public string Name => name;
 
+    /// <summary>Whether it is a rule about words, which <see cref="Sample.Text"/> has only where there is a tokenizer; without one it holds token ids.</summary>
+    internal virtual bool ReadsText => false;
+
     /// <summary>Judges a batch; the result has the batch's order and length.</summary>
     public abstract IReadOnlyList<Judgement> Judge(IReadOnlyList<Sample> samples);
 
@@ -17,16 +20,19 @@ public abstract class Reward(string name)
     public virtual void Check(Prompt prompt) { }
 
     /// <summary>A reward that scores each answer as a whole.</summary>
-    public static Reward Of(string name, Func<Sample, double> score) => new FunctionReward(name, sample => new Judgement(score(sample)), null);
+    public static Reward Of(string name, Func<Sample, double> score) => new FunctionReward(name, sample => new Judgement(score(sample)), readsText: false, null);
 
     /// <summary>A reward that pays every token of an answer: the function returns one number for each of <see cref="Sample.Response"/>.</summary>
-    public static Reward PerToken(string name, Func<Sample, double[]> score) => new FunctionReward(name, sample => new Judgement(0, score(sample)), null);
+    public static Reward PerToken(string name, Func<Sample, double[]> score) => new FunctionReward(name, sample => new Judgement(0, score(sample)), readsText: false, null);
 
-    /// <summary>The same with a look at each prompt before the run.</summary>
-    internal static Reward Of(string name, Func<Sample, double> score, Action<Prompt> check) => new FunctionReward(name, sample => new Judgement(score(sample)), check);
+    /// <summary>A reward of whole answers that reads their text, with a look at each prompt before the run.</summary>
+    internal static Reward OfText(string name, Func<Sample, double> score, Action<Prompt>? check = null) =>
+        new FunctionReward(name, sample => new Judgement(score(sample)), readsText: true, check);
 
-    sealed class FunctionReward(string name, Func<Sample, Judgement> judge, Action<Prompt>? check) : Reward(name)
+    sealed class FunctionReward(string name, Func<Sample, Judgement> judge, bool readsText, Action<Prompt>? check) : Reward(name)
     {
+        internal override bool ReadsText => readsText;
+
         public override IReadOnlyList<Judgement> Judge(IReadOnlyList<Sample> samples) => [.. samples.Select(judge)];
 
         public override void Check(Prompt prompt) => check?.Invoke(prompt);

@@ -1,0 +1,121 @@
+using IlgpuPeft.Adapters;
+using IlgpuPeft.BuiltIn;
+using IlgpuPeft.Checkpoints;
+using IlgpuPeft.Data;
+using IlgpuPeft.Kernels;
+using IlgpuPeft.Models;
+using IlgpuPeft.Reinforcement;
+using IlgpuPeft.Rewards;
+using IlgpuPeft.Training;
+
+namespace IlgpuPeft.Perf;
+
+/// <summary>
+/// Updates of PPO and GRPO by phase, as the trainers measure them. Prompts are random tokens and no token ends a response, so that every update has the same lengths. A rule judges.
+/// </summary>
+static class PolicyBenchmark
+{
+    const string BuiltIn = "built-in";
+
+    /// <param name="args">[SHAPE [UPDATES [DEVICE]]]; SHAPE may be <c>built-in</c>.</param>
+    public static void Ppo(string[] args) => Run(args, (model, prompts, rewards, size, steps) =>
+    {
+        var policy = new AdapterSet(model, Lora);
+        var value = ValueModel.Create(model, Lora);
+        return new PpoTrainer(policy, value, "random", null, prompts, rewards, new PpoOptions
+        {
+            MaxSteps = steps, MicroBatchSize = size.Prompts, ResponseLength = size.Response, StopIds = [], TokensPerPass = size.TokensPerPass, LearningRate = 1e-5,
+        });
+    });
+
+    /// <param name="args">As <see cref="Ppo"/>. As many completions as PPO has prompts, in groups of 4.</param>
+    public static void Grpo(string[] args) => Run(args, (model, prompts, rewards, size, steps) => new GrpoTrainer(new AdapterSet(model, Lora), "random", null, prompts, rewards, new GrpoOptions
+    {
+        MaxSteps = steps, MicroBatchSize = size.Prompts / 4, NumGenerations = 4, Beta = 0.04, MaxCompletionLength = size.Response, StopIds = [], TokensPerPass = size.TokensPerPass, LearningRate = 1e-5,
+    }));
+
+    static LoraConfig Lora => new() { Rank = TrainingStep.Rank, Alpha = 32 };
+
+    static void Run(string[] args, Func<CausalLm, IReadOnlyList<Prompt>, RewardSum, RolloutSize, int, Trainer> newTrainer)
+    {
+        string shape = args.ElementAtOrDefault(0) ?? "smollm2-135m", device = args.ElementAtOrDefault(2) ?? "cpu";
+        int updates = int.Parse(args.ElementAtOrDefault(1) ?? "3");
+        var size = RolloutSize.For(device, shape == BuiltIn);
+        using var backend = Device.Open(device);
+        using CaseMemory weights = new(backend, "weights");
+        using var model = Model(shape, weights);
+        var rewards = new RewardSum([(Reward.Of("low ids", sample => sample.Response.Average(id => id < model.Config.Vocabulary / 2 ? 1.0 : 0)), 1)]);
+        List<UpdateSample> samples = [];
+        using var trainer = newTrainer(model, Prompts(size, model.Config.Vocabulary), rewards, size, updates + 1);
+        var kernels = backend.IsHost ? null : DeviceArguments.KernelsOf(backend);
+        trainer.RunAsync(new Listener(step => samples.Add(new UpdateSample(step, kernels?.Launches ?? 0, kernels?.Buffers.Allocations ?? backend.Memory.Allocations)))).GetAwaiter().GetResult();
+
+        Console.WriteLine($"{device}: {DeviceArguments.Describe(device)}, {backend.Activation} activations; {shape}, NF4 with double quantisation, LoRA rank {TrainingStep.Rank} on all linear layers");
+        Console.WriteLine($"{size.Prompts} responses of {size.Response} tokens to prompts of {size.Prompt}; medians of {updates} updates after a first");
+        Print(samples);
+        Console.WriteLine($"memory: {backend.Memory}, kernels' scratch {MemoryAccount.Format(backend.ScratchBytes)}; peak {MemoryAccount.Format(backend.Memory.Peak)}");
+        long[] allocations = [.. samples.Zip(samples.Skip(1), (before, after) => after.Allocations - before.Allocations)];
+        string launches = kernels is null ? "" : $"{samples[^1].Launches - samples[^2].Launches} launches and ";
+        Console.WriteLine($"{launches}{allocations[^1]} device allocations an update");
+        Environment.ExitCode = allocations.All(count => count == 0) ? 0 : 1;
+    }
+
+    static void Print(IReadOnlyList<UpdateSample> samples)
+    {
+        const string Time = "time/", Speed = "tokens_per_second/";
+        string[] phases = [.. samples[0].Step.Measures!.Keys.Where(name => name.StartsWith(Time, StringComparison.Ordinal)).Select(name => name[Time.Length..])];
+        double whole = Median(step => phases.Sum(phase => step[Time + phase]));
+        Console.WriteLine($"an update {whole * 1e3,10:F1} ms");
+        foreach (string phase in phases)
+        {
+            double seconds = Median(step => step[Time + phase]);
+            string speed = samples[0].Step.Measures!.ContainsKey(Speed + phase) ? $", {Median(step => step[Speed + phase]),8:F0} tokens/s" : "";
+            Console.WriteLine($"{phase,-9} {seconds * 1e3,10:F1} ms, {seconds / whole,6:P0} of it{speed}");
+        }
+
+        double Median(Func<StepMetrics, double> measure) => samples.Skip(1).Select(sample => measure(sample.Step)).Order().ElementAt((samples.Count - 1) / 2);
+    }
+
+    static CausalLm Model(string shape, CaseMemory weights)
+    {
+        if (shape != BuiltIn)
+        {
+            return RandomNf4Model.OfShape(shape, weights);
+        }
+
+        string folder = Path.Combine(Path.GetTempPath(), "ilgpu-peft-perf", BuiltIn);
+        BuiltInModel.Unpack(folder);
+        return PretrainedModel.Load(folder, weights.Backend, WeightStorage.Nf4Double);
+    }
+
+    static IReadOnlyList<Prompt> Prompts(RolloutSize size, int vocabulary)
+    {
+        var random = new Random(1);
+        return [.. Enumerable.Range(0, size.Prompts).Select(i =>
+            new Prompt([.. Enumerable.Range(0, size.Prompt).Select(_ => random.Next(vocabulary))], $"prompt {i}", new Dictionary<string, string>(), "random", i + 1))];
+    }
+
+    sealed record UpdateSample(StepMetrics Step, long Launches, long Allocations);
+
+    /// <summary>Hears of every update at once: on the training thread, where <see cref="Progress{T}"/> would queue.</summary>
+    sealed class Listener(Action<StepMetrics> hear) : IProgress<StepMetrics>
+    {
+        public void Report(StepMetrics value) => hear(value);
+    }
+}
+
+/// <summary>What an update is asked: little where it would take minutes.</summary>
+/// <param name="Prompts">Prompts, a multiple of 4.</param>
+/// <param name="Prompt">Tokens of each.</param>
+/// <param name="Response">Tokens of each response.</param>
+/// <param name="TokensPerPass">Of scoring and learning.</param>
+readonly record struct RolloutSize(int Prompts, int Prompt, int Response, int TokensPerPass)
+{
+    public static RolloutSize For(string device, bool isSmallModel) => (device, isSmallModel) switch
+    {
+        ("emulator", _) => new(4, 8, 8, 64),
+        ("cpu", false) => new(4, 32, 32, 256),
+        ("cpu", true) => new(64, 32, 32, 4096),
+        _ => new(64, 128, 128, 4096),
+    };
+}

@@ -40,40 +40,44 @@ static class PolicyBenchmark
     {
         string shape = args.ElementAtOrDefault(0) ?? "smollm2-135m", device = args.ElementAtOrDefault(2) ?? "cpu";
         int updates = int.Parse(args.ElementAtOrDefault(1) ?? "3");
+        if (updates < 2)
+        {
+            throw new ArgumentException($"UPDATES is {updates}, expected at least 2: counters are read between two warm ones.");
+        }
+
         var size = RolloutSize.For(device, shape == BuiltIn);
         using var backend = Device.Open(device);
         using CaseMemory weights = new(backend, "weights");
         using var model = Model(shape, weights);
-        var rewards = new RewardSum([(Reward.Of("low ids", sample => sample.Response.Average(id => id < model.Config.Vocabulary / 2 ? 1.0 : 0)), 1)]);
-        List<UpdateSample> samples = [];
-        using var trainer = newTrainer(model, Prompts(size, model.Config.Vocabulary), rewards, size, updates + 1);
-        var kernels = backend.IsHost ? null : DeviceArguments.KernelsOf(backend);
-        trainer.RunAsync(new Listener(step => samples.Add(new UpdateSample(step, kernels?.Launches ?? 0, kernels?.Buffers.Allocations ?? backend.Memory.Allocations)))).GetAwaiter().GetResult();
+        var meter = new Meter(backend, model.Config.Vocabulary);
+        List<StepMetrics> steps = [];
+        using var trainer = newTrainer(model, Prompts(size, model.Config.Vocabulary), new RewardSum([(meter, 1)]), size, updates + 1);
+        trainer.RunAsync(new Listener(steps)).GetAwaiter().GetResult();
 
         Console.WriteLine($"{device}: {DeviceArguments.Describe(device)}, {backend.Activation} activations; {shape}, NF4 with double quantisation, LoRA rank {TrainingStep.Rank} on all linear layers");
         Console.WriteLine($"{size.Prompts} responses of {size.Response} tokens to prompts of {size.Prompt}; medians of {updates} updates after a first");
-        Print(samples);
+        Print(steps);
         Console.WriteLine($"memory: {backend.Memory}, kernels' scratch {MemoryAccount.Format(backend.ScratchBytes)}; peak {MemoryAccount.Format(backend.Memory.Peak)}");
-        long[] allocations = [.. samples.Zip(samples.Skip(1), (before, after) => after.Allocations - before.Allocations)];
-        string launches = kernels is null ? "" : $"{samples[^1].Launches - samples[^2].Launches} launches and ";
-        Console.WriteLine($"{launches}{allocations[^1]} device allocations an update");
-        Environment.ExitCode = allocations.All(count => count == 0) ? 0 : 1;
+        var (before, after) = (meter.Readings[^2], meter.Readings[^1]);
+        string launches = backend.IsHost ? "" : $"{after.Launches - before.Launches} launches and ";
+        Console.WriteLine($"{launches}{after.Allocations - before.Allocations} device allocations an update");
+        Environment.ExitCode = after.Allocations == before.Allocations ? 0 : 1;
     }
 
-    static void Print(IReadOnlyList<UpdateSample> samples)
+    static void Print(IReadOnlyList<StepMetrics> steps)
     {
         const string Time = "time/", Speed = "tokens_per_second/";
-        string[] phases = [.. samples[0].Step.Measures!.Keys.Where(name => name.StartsWith(Time, StringComparison.Ordinal)).Select(name => name[Time.Length..])];
+        string[] phases = [.. steps[0].Measures!.Keys.Where(name => name.StartsWith(Time, StringComparison.Ordinal)).Select(name => name[Time.Length..])];
         double whole = Median(step => phases.Sum(phase => step[Time + phase]));
         Console.WriteLine($"an update {whole * 1e3,10:F1} ms");
         foreach (string phase in phases)
         {
             double seconds = Median(step => step[Time + phase]);
-            string speed = samples[0].Step.Measures!.ContainsKey(Speed + phase) ? $", {Median(step => step[Speed + phase]),8:F0} tokens/s" : "";
+            string speed = steps[0].Measures!.ContainsKey(Speed + phase) ? $", {Median(step => step[Speed + phase]),8:F0} tokens/s" : "";
             Console.WriteLine($"{phase,-9} {seconds * 1e3,10:F1} ms, {seconds / whole,6:P0} of it{speed}");
         }
 
-        double Median(Func<StepMetrics, double> measure) => samples.Skip(1).Select(sample => measure(sample.Step)).Order().ElementAt((samples.Count - 1) / 2);
+        double Median(Func<StepMetrics, double> measure) => steps.Skip(1).Select(measure).Order().ElementAt((steps.Count - 1) / 2);
     }
 
     static CausalLm Model(string shape, CaseMemory weights)
@@ -95,12 +99,24 @@ static class PolicyBenchmark
             new Prompt([.. Enumerable.Range(0, size.Prompt).Select(_ => random.Next(vocabulary))], $"prompt {i}", new Dictionary<string, string>(), "random", i + 1))];
     }
 
-    sealed record UpdateSample(StepMetrics Step, long Launches, long Allocations);
-
-    /// <summary>Hears of every update at once: on the training thread, where <see cref="Progress{T}"/> would queue.</summary>
-    sealed class Listener(Action<StepMetrics> hear) : IProgress<StepMetrics>
+    /// <summary>A rule that pays for low token ids, and reads the device's counters at the same point of every update.</summary>
+    sealed class Meter(Backend backend, int vocabulary) : Reward("low ids")
     {
-        public void Report(StepMetrics value) => hear(value);
+        readonly KernelDevice? kernels = backend.IsHost ? null : DeviceArguments.KernelsOf(backend);
+
+        public List<(long Launches, long Allocations)> Readings { get; } = [];
+
+        public override IReadOnlyList<Judgement> Judge(IReadOnlyList<Rewards.Sample> samples)
+        {
+            Readings.Add((kernels?.Launches ?? 0, kernels?.Buffers.Allocations ?? backend.Memory.Allocations));
+            return [.. samples.Select(sample => new Judgement(sample.Response.Average(id => id < vocabulary / 2 ? 1.0 : 0)))];
+        }
+    }
+
+    /// <summary>Keeps every update's measures on the training thread, where <see cref="Progress{T}"/> would queue.</summary>
+    sealed class Listener(List<StepMetrics> steps) : IProgress<StepMetrics>
+    {
+        public void Report(StepMetrics value) => steps.Add(value);
     }
 }
 

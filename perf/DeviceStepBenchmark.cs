@@ -21,7 +21,7 @@ static class DeviceStepBenchmark
         using var backend = Device.Open(device);
         var kernels = DeviceArguments.KernelsOf(backend);
         using CaseMemory weights = new(backend, "weights");
-        using var model = folder is null ? Random(shape, weights) : PretrainedModel.Load(folder, backend, WeightStorage.Nf4Double);
+        using var model = folder is null ? RandomNf4Model.OfShape(shape, weights) : PretrainedModel.Load(folder, backend, WeightStorage.Nf4Double);
         string name = folder ?? shape;
         Console.WriteLine($"{device}: {DeviceArguments.Describe(device)}, {backend.Activation} activations; {name}, {tokens} tokens of {Sequences} sequences, NF4 with double quantisation, LoRA rank {TrainingStep.Rank}");
 
@@ -39,10 +39,6 @@ static class DeviceStepBenchmark
 
         Environment.ExitCode = allocations == 0 ? 0 : 1;
     }
-
-    static CausalLm Random(string shape, CaseMemory weights) => ModelShapes.All.TryGetValue(shape, out string? config)
-        ? RandomNf4Model.Make(config, weights)
-        : throw new ArgumentException($"--shape: expected one of {string.Join(", ", ModelShapes.All.Keys)}, got '{shape}'.");
 
     /// <summary>Median seconds of a warm step, with the launches and the new device memory of the last.</summary>
     static double Step(CausalLm model, KernelDevice kernels, int tokens, int rounds, out long launches, out long allocations)

@@ -51,7 +51,7 @@ static class KernelResources
             }
 
             using CaseMemory weights = new(backend, "weights");
-            using var model = RandomNf4Model.Make(ModelShapes.All["tiny"], weights);
+            using var model = RandomNf4Model.OfShape("tiny", weights);
             using (var step = new TrainingStep(model, tokens: 96, sequences: 3))
             {
                 step.Run();

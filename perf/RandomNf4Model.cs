@@ -7,8 +7,14 @@ namespace IlgpuPeft.Perf;
 /// <summary>A model of a published shape whose random NF4 weights are made on the device: what a benchmark needs of 8 billion weights, without 16 GB on a disk.</summary>
 static class RandomNf4Model
 {
-    /// <summary>Builds a Llama of double-quantised NF4, with embedding and head in BF16. Its weights belong to <paramref name="weights"/>.</summary>
-    public static CausalLm Make(string configJson, CaseMemory weights)
+    /// <summary>A model of one of <see cref="ModelShapes"/>. Its weights belong to <paramref name="weights"/>.</summary>
+    /// <exception cref="ArgumentException">There is no such shape.</exception>
+    public static CausalLm OfShape(string shape, CaseMemory weights) => ModelShapes.All.TryGetValue(shape, out string? config)
+        ? Make(config, weights)
+        : throw new ArgumentException($"expected a shape, one of {string.Join(", ", ModelShapes.All.Keys)}, got '{shape}'.");
+
+    /// <summary>Builds a Llama of double-quantised NF4, with embedding and head in BF16.</summary>
+    static CausalLm Make(string configJson, CaseMemory weights)
     {
         string path = Path.GetTempFileName();
         File.WriteAllText(path, configJson);

@@ -30,15 +30,17 @@ has_torch() { python3 -c 'import torch; assert torch.cuda.is_available()' 2> /de
 # Test classes whose rows run on cuda:0 where the driver opens it.
 tests=()
 for name in OpTests LinearOpTests MatMulKernelTests TensorCoreMatMulTests Nf4TensorCoreMatMulTests Nf4KernelTests AttentionTests TensorCoreAttentionTests CrossEntropyTests SamplerTests AdamW8BitTests \
-  CopyTests KernelDeviceTests DeviceTrainingTests; do
+  CopyTests KernelDeviceTests DeviceTrainingTests PpoSteadyStateTests; do
   tests+=(-class "IlgpuPeft.Tests.$name")
 done
 
 if [ "$device" = emulator ]; then
   shapes=(--shape tiny)
   steps=("tiny 96")
+  policies=("built-in 2" "tiny 2")
 else
   shapes=()
+  policies=("built-in 5" "smollm2-135m 5")
   steps=("smollm2-135m 2048" "llama3.2-1b 2048" "llama3.1-8b 2048")
 fi
 
@@ -51,6 +53,10 @@ part device "$here/perf" device --device "$device" --csv "$results/device.csv" "
 for step in "${steps[@]}"; do
   read -r shape tokens <<< "$step"
   part "step-$shape" "$here/perf" device-step --device "$device" --shape "$shape" --tokens "$tokens" --csv "$results/steps.csv"
+done
+for policy in "${policies[@]}"; do
+  read -r shape updates <<< "$policy"
+  part "ppo-$shape" "$here/perf" ppo "$shape" "$updates" "$device"
 done
 if has_torch; then
   part peers python3 "$here/peers.py" "$results/device.csv" "$results/steps.csv"

@@ -29,7 +29,7 @@ sealed class GroupUpdate(AdapterSet policy, AdapterSet? reference, GrpoOptions o
         double[][] all = NotLearnt(groups);
         foreach (var (members, batch) in Passes(groups))
         {
-            Put(batch.OfTargets(pass.Measure(batch, options.Temperature).LogProbs), members, all);
+            Put(batch.OfTargets(pass.LogProbs(batch, options.Temperature)), members, all);
         }
 
         return all;

@@ -91,7 +91,7 @@ sealed class PpoRoles : IDisposable
     /// <inheritdoc />
     public void Dispose() => pass.Dispose();
 
-    double[][] LogProbs(IReadOnlyList<Example> sequences) => Measure(sequences, (batch, _) => batch.OfTargets(pass.Measure(batch, options.Temperature).LogProbs));
+    double[][] LogProbs(IReadOnlyList<Example> sequences) => Measure(sequences, (batch, _) => batch.OfTargets(pass.LogProbs(batch, options.Temperature)));
 
     double[][] Measure(IReadOnlyList<Example> sequences, Func<PackedBatch, int[], double[][]> measure)
     {

@@ -82,18 +82,16 @@ public sealed class LanguageModelPass(CausalLm model) : IDisposable
     }
 
     /// <summary>The log-probability of each target [N], 0 where there is none. No gradients.</summary>
-    public double[] LogProbs(PackedBatch batch) => Measure(batch).LogProbs;
+    /// <param name="batch">The tokens and their targets.</param>
+    /// <param name="temperature">Divides the logits.</param>
+    public double[] LogProbs(PackedBatch batch, double temperature = 1) => backend.ReadDoubles(Measure(batch, temperature, withEntropies: false).LogProbs);
 
     /// <summary>The log-probability of each target [N], 0 where there is none, and the entropy of the distribution that it is drawn from. No gradients.</summary>
     /// <param name="batch">The tokens and their targets.</param>
     /// <param name="temperature">Divides the logits.</param>
     public TokenStatistics Measure(PackedBatch batch, double temperature = 1)
     {
-        arena.Reset();
-        var tape = Tape.ForInference(backend, arena);
-        var hidden = Forward(tape, batch);
-        var (logprobs, entropies) = (tape.Take(backend.Parameter, batch.Length), tape.Take(backend.Parameter, batch.Length));
-        backend.TokenLogProbs(hidden.Data, model.Head, tape.Upload(batch.Targets), temperature, logprobs, entropies, default, default, default);
+        var (logprobs, entropies) = Measure(batch, temperature, withEntropies: true);
         return new TokenStatistics(backend.ReadDoubles(logprobs), backend.ReadDoubles(entropies));
     }
 
@@ -137,6 +135,16 @@ public sealed class LanguageModelPass(CausalLm model) : IDisposable
 
     /// <inheritdoc />
     public void Dispose() => arena.Dispose();
+
+    (Slice LogProbs, Slice Entropies) Measure(PackedBatch batch, double temperature, bool withEntropies)
+    {
+        arena.Reset();
+        var tape = Tape.ForInference(backend, arena);
+        var hidden = Forward(tape, batch);
+        var (logprobs, entropies) = (tape.Take(backend.Parameter, batch.Length), withEntropies ? tape.Take(backend.Parameter, batch.Length) : default);
+        backend.TokenLogProbs(hidden.Data, model.Head, tape.Upload(batch.Targets), temperature, logprobs, entropies, default, default, default);
+        return (logprobs, entropies);
+    }
 
     Tensor Forward(Tape tape, PackedBatch batch) => model.Forward(tape, TokenBatch.Whole(tape, batch.InputIds, batch.Lengths));
 

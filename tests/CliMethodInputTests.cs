@@ -1,3 +1,4 @@
+using System.Text.Json;
 using Xunit;
 
 namespace IlgpuPeft.Tests;
@@ -107,5 +108,28 @@ public sealed class CliMethodInputTests : IDisposable
         var planned = (await Tool.RunAsync("train", run.Config(method, MethodRun.Lines(method)), "--dry-run", "--json", "--set", setting)).Succeeds();
         Assert.Contains($"note: {note}", planned.Error, StringComparison.Ordinal);
         Assert.Equal((6, 0), (planned.Json.GetProperty("train").GetInt32(), planned.Json.GetProperty("validation").GetInt32()));
+    }
+
+    [Theory]
+    [InlineData("dpo", "pairs.jsonl:1: 9 tokens of prompt, 5 chosen, 3 rejected\n<s>0 + 4 = \nchosen: ⟦4 :)</s>⟧\nrejected: ⟦no</s>⟧")]
+    [InlineData("reward", "chosen: ⟦4 :)</s>⟧")]
+    [InlineData("orpo", "rejected: ⟦no</s>⟧")]
+    [InlineData("kto", "judged.jsonl:1: 9 tokens of prompt, 2 of response, liked\n<s>0 + 4 = ⟦4</s>⟧")]
+    [InlineData("grpo", "prompts.jsonl:1: 9 tokens of prompt\n<s>0 + 4 = \nanswer: 4")]
+    [InlineData("ppo", "prompts.jsonl:1: 9 tokens of prompt\n<s>0 + 4 = \nanswer: 4")]
+    public async Task Preprocess_shows_rows_of_every_method_and_json_that_is_data_again(string method, string shown)
+    {
+        string config = run.Config(method, MethodRun.Lines(method));
+        var people = (await Tool.RunAsync("preprocess", config, "--samples", "1")).Succeeds();
+        Assert.Contains(shown, people.Out.ReplaceLineEndings("\n"), StringComparison.Ordinal);
+        Assert.Contains("6 ", people.Error, StringComparison.Ordinal);
+
+        string rows = (await Tool.RunAsync("preprocess", config, "--samples", "6", "--json")).Succeeds().Out;
+        File.WriteAllText(run.PathOf("rows.jsonl"), rows);
+        var again = (await Tool.RunAsync("preprocess", config, "--samples", "6", "--json", "--set", "datasets.0.path=rows.jsonl", "--set", "datasets.0.type=tokenized")).Succeeds();
+        Assert.Equal(Ids(rows), Ids(again.Out));
+
+        static List<string> Ids(string lines) => [.. lines.Trim().Split('\n').SelectMany(line => JsonElement.Parse(line).EnumerateObject())
+            .Where(field => field.Name is not ("file" or "line")).Select(field => $"{field.Name} {field.Value}")];
     }
 }

@@ -91,19 +91,40 @@ public class BuiltInTests
     }
 
     [Fact]
-    public async Task Demonstration_teachesTheModelToAnswer() // the one slow test of this class: the whole demo
+    public async Task Demonstration_teachesTheModelToAnswer_aJudgeToPrefer_andAPolicyToPlease() // the one slow test of this class: the whole demo
     {
         var cancel = TestContext.Current.CancellationToken;
         using var folder = new TempFolder();
-        using var run = SftRun.Open(Demonstration.Prepare(folder.Path).Supervised);
+        var demonstration = Demonstration.Prepare(folder.Path);
+        double taught;
+        using (var run = SftRun.Open(demonstration.Supervised))
+        {
+            double before = Quiz.Accuracy(Ask(run));
+            await run.RunAsync(cancel: cancel);
+            taught = Quiz.Accuracy(Ask(run));
+            Assert.True(before < 0.1, $"{before:0.0 %} exact matches before, expected less than 10 %");
+            Assert.True(taught > 0.8, $"{taught:0.0 %} exact matches after, expected more than 80 %");
+            Assert.True(run.Weights.Parameters.Count < 0.01 * run.Model.ParameterCount);
+        }
 
-        double before = Quiz.Accuracy(Quiz.Take(run.Model, run.Data.Tokenizer!, Instructions.HeldOut, cancel: cancel));
-        await run.RunAsync(cancel: cancel);
-        double after = Quiz.Accuracy(Quiz.Take(run.Model, run.Data.Tokenizer!, Instructions.HeldOut, cancel: cancel));
+        using (var run = RewardRun.Open(demonstration.RewardModel))
+        {
+            var result = await run.RunAsync(cancel: cancel);
+            Assert.True(result.Final!.Measures!["accuracy"] > 0.95, $"{result.Final.Measures["accuracy"]:0.0 %} of held-out pairs told apart, expected more than 95 %");
+        }
 
-        Assert.True(before < 0.1, $"{before:0.0 %} exact matches before, expected less than 10 %");
-        Assert.True(after > 0.8, $"{after:0.0 %} exact matches after, expected more than 80 %");
-        Assert.True(run.Weights.Parameters.Count < 0.01 * run.Model.ParameterCount);
+        using (var run = PpoRun.Open(demonstration.Policy))
+        {
+            List<StepMetrics> updates = [];
+            await run.RunAsync(new ImmediateProgress<StepMetrics>(updates.Add), cancel: cancel);
+            var replies = Ask(run);
+            double friendly = replies.Average(reply => reply.IsFriendly ? 1.0 : 0), right = Quiz.Accuracy(replies);
+            Assert.True(updates[^1]["objective/scores"] > updates[0]["objective/scores"] + 1, $"reward {updates[0]["objective/scores"]:0.00} at first, {updates[^1]["objective/scores"]:0.00} at last");
+            Assert.True(updates[^1]["objective/kl"] < 4, $"{updates[^1]["objective/kl"]:0.00} nats from the supervised model, expected less than 4");
+            Assert.True(friendly > 0.8 && right > taught - 0.15, $"{friendly:0.0 %} friendly, {right:0.0 %} right after {taught:0.0 %}");
+        }
+
+        IReadOnlyList<Reply> Ask(TrainingRun run) => Quiz.Take(run.Model, run.Tokenizer!, Instructions.HeldOut, cancel: cancel);
     }
 
     [Fact]

@@ -25,11 +25,10 @@ sealed class GroupUpdate(AdapterSet policy, AdapterSet? reference, GrpoOptions o
         }
 
         AdapterSet.EnableReference(policy.Model, reference);
-
         double[][] all = NotLearnt(groups);
         foreach (var (members, batch) in Passes(groups))
         {
-            Put(batch.OfTargets(pass.LogProbs(batch, options.Temperature)), members, all);
+            MicroBatch.Put(batch.OfTargets(pass.LogProbs(batch, options.Temperature)), members, all);
         }
 
         return all;
@@ -65,8 +64,8 @@ sealed class GroupUpdate(AdapterSet policy, AdapterSet? reference, GrpoOptions o
             TokenGradients Differentiate(TokenStatistics said)
             {
                 double[][] own = batch.OfTargets(said.LogProbs);
-                Put(own, members, all);
-                var result = GroupLoss.Compute(own, old is null ? own : Of(old, members), reference is null ? [] : Of(reference, members), Of(groups.Advantages, members), options.Loss, counts);
+                MicroBatch.Put(own, members, all);
+                var result = GroupLoss.Compute(own, old is null ? own : MicroBatch.Of(old, members), reference is null ? [] : MicroBatch.Of(reference, members), MicroBatch.Of(groups.Advantages, members), options.Loss, counts);
                 double entropies = batch.OfTargets(said.Entropies).Sum(tokens => tokens.Sum()) / learnt;
                 loss += result.Loss - options.EntropyCoefficient * entropies;
                 entropy += entropies;
@@ -88,14 +87,4 @@ sealed class GroupUpdate(AdapterSet policy, AdapterSet? reference, GrpoOptions o
         groups.Learnt.Length == 0 ? [] : MicroBatch.Split(groups.Sequences, groups.Learnt, options.MicroBatchSize, options.TokensPerPass);
 
     static double[][] NotLearnt(CompletionGroups groups) => [.. groups.Samples.Select(_ => Array.Empty<double>())];
-
-    static void Put(double[][] some, int[] members, double[][] all)
-    {
-        foreach (var (member, tokens) in members.Zip(some))
-        {
-            all[member] = tokens;
-        }
-    }
-
-    static T[] Of<T>(T[] all, int[] members) => [.. members.Select(member => all[member])];
 }

@@ -23,4 +23,16 @@ readonly record struct MicroBatch(int[] Members, PackedBatch Batch)
 
         return groups.Select(group => new MicroBatch(group, PackedBatch.From([.. group.Select(member => sequences[member])])));
     }
+
+    /// <summary>What belongs to some sequences, of what belongs to all.</summary>
+    public static T[] Of<T>(T[] all, int[] members) => [.. members.Select(member => all[member])];
+
+    /// <summary>The inverse: puts what belongs to some sequences where it is among all.</summary>
+    public static void Put<T>(IEnumerable<T> some, int[] members, T[] all)
+    {
+        foreach (var (member, one) in members.Zip(some))
+        {
+            all[member] = one;
+        }
+    }
 }

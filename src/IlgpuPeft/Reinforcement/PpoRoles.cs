@@ -44,7 +44,6 @@ sealed class PpoRoles : IDisposable
     public double[][] ReferenceLogProbs(IReadOnlyList<Example> sequences)
     {
         AdapterSet.EnableReference(Model, reference);
-
         return LogProbs(sequences);
     }
 
@@ -98,10 +97,7 @@ sealed class PpoRoles : IDisposable
         var all = new double[sequences.Count][];
         foreach (var (members, batch) in MicroBatch.Split(sequences, [.. Enumerable.Range(0, sequences.Count)], options.MicroBatchSize, options.TokensPerPass))
         {
-            foreach (var (member, numbers) in members.Zip(measure(batch, members)))
-            {
-                all[member] = numbers;
-            }
+            MicroBatch.Put(measure(batch, members), members, all);
         }
 
         return all;

@@ -54,7 +54,7 @@ sealed class PpoUpdate(PpoRoles roles, PpoOptions options)
         double loss = 0, moved = 0;
         roles.TrainPolicy(rollout.Sequences, miniBatch, (members, logProbs, entropies) =>
         {
-            var (old, advantages) = (Of(rollout.LogProbs, members), Of(rollout.Advantages, members));
+            var (old, advantages) = (MicroBatch.Of(rollout.LogProbs, members), MicroBatch.Of(rollout.Advantages, members));
             moved += logProbs.Zip(old).Sum(pair => pair.First.Zip(pair.Second, (now, then) => Math.Abs(Math.Exp(now - then) - 1)).Sum());
             var result = PpoLoss.Policy(logProbs, old, advantages, entropies, options.Loss, counts);
             (loss, sum) = (loss + result.Loss, sum + result.Statistics);
@@ -67,7 +67,7 @@ sealed class PpoUpdate(PpoRoles roles, PpoOptions options)
 
         roles.TrainValues(rollout.Sequences, miniBatch, rollout.ExtraSlots, (members, now) =>
         {
-            var result = PpoLoss.Value(now, Of(rollout.Values, members), Of(rollout.Returns, members), options.Loss, counts);
+            var result = PpoLoss.Value(now, MicroBatch.Of(rollout.Values, members), MicroBatch.Of(rollout.Returns, members), options.Loss, counts);
             (loss, sum) = (loss + result.Loss, sum + result.Statistics);
             return result.ValueGradient;
         });
@@ -85,6 +85,4 @@ sealed class PpoUpdate(PpoRoles roles, PpoOptions options)
                 "or for weights that are too large for the device's precision.");
         }
     }
-
-    static double[][] Of(double[][] all, int[] members) => [.. members.Select(member => all[member])];
 }

@@ -378,7 +378,7 @@ public sealed class DataTests : IDisposable
             {
                 Assert.StartsWith(source.Path, refused.Message, StringComparison.Ordinal);
             }
-        }, iter: 500, threads: 1);
+        }, iter: 1000, threads: 1);
         Assert.True(read > 0 || text.StartsWith("input_ids,", StringComparison.Ordinal), "no mutation could be read");
     }
 }

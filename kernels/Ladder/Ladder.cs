@@ -35,54 +35,46 @@ public static class Ladder
     /// <param name="device">A device that runs PTX: <c>emulator</c>, or <c>cuda:N</c> from compute capability 8.0 on.</param>
     /// <param name="size">n, a multiple of 64.</param>
     /// <exception cref="ArgumentException">The device is not there or has no tensor cores, or the size is no multiple of 64.</exception>
-    public static IEnumerable<RungResult> ClimbMatMul(string device, int size)
-    {
-        var kernels = Rent(device);
-        try
-        {
-            using MatMulProblem problem = new(kernels, size);
-            foreach (var (name, idea, nf4, run) in MatMul)
-            {
-                problem.Poison();
-                yield return Climb(kernels, name, idea, () => run(kernels, problem), () => problem.RelativeError(nf4));
-            }
-        }
-        finally
-        {
-            kernels.Return();
-        }
-    }
+    public static IReadOnlyList<RungResult> ClimbMatMul(string device, int size) => Alone(device, kernels => ClimbMatMul(kernels, size));
 
     /// <summary>Climbs the attention ladder: one causal head of 32 elements over n tokens.</summary>
-    /// <inheritdoc cref="ClimbMatMul" />
-    public static IEnumerable<RungResult> ClimbAttention(string device, int size)
+    /// <inheritdoc cref="ClimbMatMul(string, int)" />
+    public static IReadOnlyList<RungResult> ClimbAttention(string device, int size) => Alone(device, kernels => ClimbAttention(kernels, size));
+
+    internal static IReadOnlyList<RungResult> ClimbMatMul(KernelDevice device, int size)
     {
-        var kernels = Rent(device);
+        using MatMulProblem problem = new(device, size);
+        return [.. MatMul.Select(rung =>
+        {
+            problem.Poison();
+            return Climb(device, rung.Name, rung.Idea, () => rung.Run(device, problem), () => problem.RelativeError(rung.Nf4));
+        })];
+    }
+
+    internal static IReadOnlyList<RungResult> ClimbAttention(KernelDevice device, int size)
+    {
+        using AttentionProblem problem = new(device, size);
+        return [.. Attention.Select(rung =>
+        {
+            problem.Poison();
+            return Climb(device, rung.Name, rung.Idea, () => rung.Run(device, problem), () => problem.RelativeError(rung.Half));
+        })];
+    }
+
+    // On a device of its own: what ILGPU compiles depends a little on what it compiled before (an instruction moves out of a loop or stays), and the course states counts.
+    static IReadOnlyList<RungResult> Alone(string name, Func<KernelDevice, IReadOnlyList<RungResult>> climb)
+    {
+        var device = KernelDevices.Open(name);
         try
         {
-            using AttentionProblem problem = new(kernels, size);
-            foreach (var (name, idea, half, run) in Attention)
-            {
-                problem.Poison();
-                yield return Climb(kernels, name, idea, () => run(kernels, problem), () => problem.RelativeError(half));
-            }
+            return device.HasTensorCores
+                ? climb(device)
+                : throw new ArgumentException($"ladder: {name} has no bfloat16 tensor cores, expected a GPU of compute capability 8.0 or newer, or emulator.", nameof(name));
         }
         finally
         {
-            kernels.Return();
+            device.Return();
         }
-    }
-
-    static KernelDevice Rent(string device)
-    {
-        var kernels = KernelDevice.Rent(device);
-        if (!kernels.HasTensorCores)
-        {
-            kernels.Return();
-            throw new ArgumentException($"ladder: {device} has no bfloat16 tensor cores, expected a GPU of compute capability 8.0 or newer, or emulator.", nameof(device));
-        }
-
-        return kernels;
     }
 
     static RungResult Climb(KernelDevice device, string name, string idea, Action run, Func<double> error)

@@ -25,7 +25,8 @@ static class LadderCommand
             var screen = new Screen(parse.InvocationConfiguration);
             string name = parse.GetRequiredValue(device);
             int extent = parse.GetRequiredValue(size);
-            List<RungResult> matMul = [.. Ladder.ClimbMatMul(name, extent)], attention = [.. Ladder.ClimbAttention(name, extent)];
+            var matMul = Ladder.ClimbMatMul(name, extent);
+            var attention = Ladder.ClimbAttention(name, extent);
             if (parse.GetValue(json))
             {
                 screen.Out.WriteLine(Json.Line(new { size = extent, matmul = matMul.Select(Numbers), attention = attention.Select(Numbers) }));
@@ -39,7 +40,7 @@ static class LadderCommand
         return command;
     }
 
-    static void Print(Screen screen, string title, List<RungResult> rungs)
+    static void Print(Screen screen, string title, IReadOnlyList<RungResult> rungs)
     {
         screen.Out.WriteLine(title);
         screen.Out.WriteLine();

@@ -34,7 +34,7 @@ public class GoldenTrainingTests
                 }
             }
         });
-        using var trainer = new SftTrainer(model, TrainedWeights.Of(adapter, "../model"), Rows(Path.Combine(folder, "train.jsonl")), new SftOptions
+        using var trainer = new SftTrainer(adapter, "../model", Rows(Path.Combine(folder, "train.jsonl")), new SftOptions
         {
             MaxSteps = 6,
             GradientAccumulation = 2,

@@ -19,7 +19,7 @@ static class ReadmeProgram
         using var adapter = new AdapterSet(model, new LoraConfig { Rank = 16, Alpha = 32 });
         var tokenizer = Tokenizer.Load(folder);
         var data = Dataset.Load([new DatasetSource { Path = rows, Type = DatasetType.Alpaca }], new DatasetOptions { SequenceLength = 512 }, tokenizer);
-        using var trainer = new SftTrainer(model, TrainedWeights.Of(adapter, folder), data.Examples, new SftOptions { MaxSteps = 20, OutputFolder = output });
+        using var trainer = new SftTrainer(adapter, folder, data.Examples, new SftOptions { MaxSteps = 20, OutputFolder = output });
         var result = await trainer.RunAsync();
         Console.WriteLine($"loss {result.Last!.Loss:F3}; the adapter is in {output}");
         using var generator = new Generator(model);

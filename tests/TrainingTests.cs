@@ -218,7 +218,7 @@ public class TrainingTests
         using var model = PretrainedModel.Load(TinyModels.Write(temp), backend);
         using var adapter = new AdapterSet(model, new LoraConfig { Rank = 2 });
         adapter.Disable();
-        using var trainer = new SftTrainer(model, TrainedWeights.Of(adapter, "base"), TinyModels.Rows(4, 1), new SftOptions { MaxSteps = 1 });
+        using var trainer = new SftTrainer(adapter, "base", TinyModels.Rows(4, 1), new SftOptions { MaxSteps = 1 });
 
         var problem = await Assert.ThrowsAsync<InvalidOperationException>(() => trainer.RunAsync(cancel: Cancel));
 
@@ -236,7 +236,7 @@ public class TrainingTests
         using var adapter = new AdapterSet(model, new LoraConfig { Rank = 2 });
         List<Example> rows = [new([1, 2, 3], [1, 2, 3], "data.jsonl", 7), new([1, id, 3], [1, id, 3], "data.jsonl", 8)];
 
-        var problem = Assert.Throws<ArgumentException>(() => new SftTrainer(model, TrainedWeights.Of(adapter, "base"), rows, new SftOptions()));
+        var problem = Assert.Throws<ArgumentException>(() => new SftTrainer(adapter, "base", rows, new SftOptions()));
 
         Assert.Contains($"data.jsonl:8: token id {id} is out of range, expected 0 to 40", problem.Message);
     }
@@ -251,7 +251,7 @@ public class TrainingTests
         int[] ids = [1, 2, 3];
         foreach (int[] labels in new int[][] { [1, 2], [-100, -100, -100], [3, -100, -100], [1, -1, 3], [1, 2, TinyModels.Vocabulary] })
         {
-            var problem = Assert.Throws<ArgumentException>(() => new SftTrainer(model, TrainedWeights.Of(adapter, "base"), [new Example(ids, labels, "data.jsonl", 8)], new SftOptions()));
+            var problem = Assert.Throws<ArgumentException>(() => new SftTrainer(adapter, "base", [new Example(ids, labels, "data.jsonl", 8)], new SftOptions()));
             Assert.StartsWith("data.jsonl:8: ", problem.Message);
         }
     }
@@ -266,7 +266,7 @@ public class TrainingTests
         var update = adapter.Updates.First().Update;
         backend.Fill(update.B.Value, float.NaN);
         float[] before = backend.ReadFloats(update.A.Value);
-        using var trainer = new SftTrainer(model, TrainedWeights.Of(adapter, "base"), TinyModels.Rows(4, 1), new SftOptions { MaxSteps = 1 });
+        using var trainer = new SftTrainer(adapter, "base", TinyModels.Rows(4, 1), new SftOptions { MaxSteps = 1 });
 
         var problem = await Assert.ThrowsAsync<InvalidOperationException>(() => trainer.RunAsync(cancel: Cancel));
 
@@ -293,7 +293,7 @@ public class TrainingTests
         using var backend = new HostBackend<float>();
         using var model = PretrainedModel.Load(folder, backend, WeightStorage.Nf4);
         using var adapter = new AdapterSet(model, lora ?? Adapter, options.Seed);
-        using var trainer = new SftTrainer(model, TrainedWeights.Of(adapter, folder), TinyModels.Rows(11, seed: 4), options);
+        using var trainer = new SftTrainer(adapter, folder, TinyModels.Rows(11, seed: 4), options);
         var steps = new Steps(onStep);
         await trainer.RunAsync(steps, resumeFrom, cancel);
         return steps.All;

@@ -1,6 +1,5 @@
 using IlgpuPeft.Adapters;
 using IlgpuPeft.BuiltIn;
-using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Training;
 
 namespace IlgpuPeft.Examples;
@@ -17,7 +16,7 @@ static class SupervisedExample
 
         // Steps and rates suit the built-in model of less than a million weights. For a large one, start from the defaults of SftOptions.
         var options = new SftOptions { MicroBatchSize = 16, MaxSteps = 40, LearningRate = 5e-3, WarmupSteps = 5, OutputFolder = work.FolderOf("supervised") };
-        using var trainer = new SftTrainer(work.Model, TrainedWeights.Of(adapter, work.BaseFolder), [.. train], options, [.. heldOut]);
+        using var trainer = new SftTrainer(adapter, work.BaseFolder, [.. train], options, [.. heldOut]);
         var result = await trainer.RunAsync(work.Steps(), cancel: cancel);
 
         work.Compare("held-out loss", result.Initial!.Loss, result.Final!.Loss);

@@ -40,12 +40,7 @@ public sealed class DpoTrainer : Trainer
             throw new ArgumentException("DpoTrainer: there is a reference and ReferenceFree is true, expected one of the two.", nameof(reference));
         }
 
-        PreferenceRows.Check(nameof(DpoTrainer), train, this.validation, options.MaxLength);
-        foreach (var pair in train.Concat(this.validation))
-        {
-            RequireInVocabulary($"{pair.File}:{pair.Line}", [.. pair.Prompt, .. pair.Chosen, .. pair.Rejected]);
-        }
-
+        PreferenceRows.Check(nameof(DpoTrainer), train, this.validation, options.MaxLength, RequireInVocabulary);
         responses = new ResponsePass(nameof(DpoTrainer), policy, reference);
         GoThrough(train.Count);
         part = Train(TrainedWeights.Of(policy, baseModel));

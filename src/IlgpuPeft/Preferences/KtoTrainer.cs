@@ -37,12 +37,7 @@ public sealed class KtoTrainer : Trainer
         : base(policy.Model, options)
     {
         this.options = options;
-        PreferenceRows.Check(nameof(KtoTrainer), train, validation ?? [], options.MaxLength);
-        foreach (var row in train.Concat(validation ?? []))
-        {
-            RequireInVocabulary($"{row.File}:{row.Line}", [.. row.Prompt, .. row.Response]);
-        }
-
+        PreferenceRows.Check(nameof(KtoTrainer), train, validation ?? [], options.MaxLength, RequireInVocabulary);
         (this.train, this.validation) = (new KtoRows(train, options.MaxLength), new KtoRows(validation ?? [], options.MaxLength));
         responses = new ResponsePass(nameof(KtoTrainer), policy, reference);
         GoThrough(train.Count);

@@ -32,12 +32,7 @@ public sealed class OrpoTrainer : Trainer
         : base(policy.Model, options)
     {
         (this.options, this.train, this.validation) = (options, train, validation ?? []);
-        PreferenceRows.Check(nameof(OrpoTrainer), train, this.validation, options.MaxLength);
-        foreach (var pair in train.Concat(this.validation))
-        {
-            RequireInVocabulary($"{pair.File}:{pair.Line}", [.. pair.Prompt, .. pair.Chosen, .. pair.Rejected]);
-        }
-
+        PreferenceRows.Check(nameof(OrpoTrainer), train, this.validation, options.MaxLength, RequireInVocabulary);
         responses = new ResponsePass(nameof(OrpoTrainer), policy, reference: null);
         GoThrough(train.Count);
         part = Train(TrainedWeights.Of(policy, baseModel));

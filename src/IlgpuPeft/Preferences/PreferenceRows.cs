@@ -6,8 +6,9 @@ namespace IlgpuPeft.Preferences;
 static class PreferenceRows
 {
     /// <summary>Checks pairs.</summary>
-    /// <exception cref="ArgumentException">There is none to train on, one lacks a prompt or a response or is too long, or its responses are equal.</exception>
-    public static void Check(string trainer, IReadOnlyList<PreferencePair> train, IReadOnlyList<PreferencePair> validation, int maxLength)
+    /// <exception cref="ArgumentException">There is none to train on, one lacks a prompt or a response or is too long, its responses are equal, or a token is outside the vocabulary.</exception>
+    public static void Check(
+        string trainer, IReadOnlyList<PreferencePair> train, IReadOnlyList<PreferencePair> validation, int maxLength, Action<string, IEnumerable<int>> requireInVocabulary)
     {
         RequireSome(trainer, train.Count);
         List<PreferencePair> pairs = [.. train, .. validation];
@@ -16,17 +17,20 @@ static class PreferenceRows
         Refuse(pairs, pair => pair.Chosen.AsSpan().SequenceEqual(pair.Rejected), Where, pair =>
             $"the chosen and the rejected response are the same {pair.Chosen.Length} tokens, expected two that differ: equal ones express no preference. Drop such rows");
         Refuse(pairs, pair => pair.Length > maxLength, Where, pair => TooLong(pair.Length, maxLength));
+        pairs.ForEach(pair => requireInVocabulary(Where(pair), [.. pair.Prompt, .. pair.Chosen, .. pair.Rejected]));
     }
 
     /// <summary>Checks labelled responses.</summary>
-    /// <exception cref="ArgumentException">There is none to train on, one lacks a prompt or a response or is too long, or those to train on have one label only.</exception>
-    public static void Check(string trainer, IReadOnlyList<LabelledResponse> train, IReadOnlyList<LabelledResponse> validation, int maxLength)
+    /// <exception cref="ArgumentException">There is none to train on, one lacks a prompt or a response or is too long, those to train on have one label only, or a token is outside the vocabulary.</exception>
+    public static void Check(
+        string trainer, IReadOnlyList<LabelledResponse> train, IReadOnlyList<LabelledResponse> validation, int maxLength, Action<string, IEnumerable<int>> requireInVocabulary)
     {
         RequireSome(trainer, train.Count);
         List<LabelledResponse> rows = [.. train, .. validation];
         Refuse(rows, row => row.Prompt.Length == 0 || row.Response.Length == 0, Where, row =>
             $"prompt and response have {row.Prompt.Length} and {row.Response.Length} tokens, expected at least 1 each. Drop such rows");
         Refuse(rows, row => row.Length > maxLength, Where, row => TooLong(row.Length, maxLength));
+        rows.ForEach(row => requireInVocabulary(Where(row), [.. row.Prompt, .. row.Response]));
         int desirable = train.Count(row => row.IsDesirable);
         if (desirable == 0 || desirable == train.Count)
         {

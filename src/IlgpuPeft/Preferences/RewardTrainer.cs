@@ -43,12 +43,7 @@ public sealed class RewardTrainer : Trainer
     {
         (this.options, this.adapter, this.train, this.validation) = (options, adapter, train, validation ?? []);
         head = adapter.Head ?? throw new ArgumentException("RewardTrainer: the adapter has no scalar head, expected one to read scores from. Make it with scalarHead: true.", nameof(adapter));
-        PreferenceRows.Check(nameof(RewardTrainer), train, this.validation, options.MaxLength);
-        foreach (var pair in train.Concat(this.validation))
-        {
-            RequireInVocabulary($"{pair.File}:{pair.Line}", [.. pair.Prompt, .. pair.Chosen, .. pair.Rejected]);
-        }
-
+        PreferenceRows.Check(nameof(RewardTrainer), train, this.validation, options.MaxLength, RequireInVocabulary);
         GoThrough(train.Count);
         part = Train(TrainedWeights.Of(adapter, baseModel));
         pass = new LanguageModelPass(adapter.Model);

@@ -1,4 +1,5 @@
 using System.Globalization;
+using IlgpuPeft.Adapters;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Data;
 using IlgpuPeft.Kernels;
@@ -23,8 +24,20 @@ public sealed class SftTrainer : Trainer
     readonly LanguageModelPass pass;
     Slice loss; // of the step that is queued, one element
 
-    /// <summary>Prepares a run; nothing is trained or written yet.</summary>
-    /// <param name="model">The model with its adapter enabled.</param>
+    /// <summary>Prepares a run of an adapter; nothing is trained or written yet.</summary>
+    /// <param name="adapter">The adapter to train, enabled.</param>
+    /// <param name="baseModel">Name or folder of the base, for the saved adapter.</param>
+    /// <param name="train">Rows to train on; each must have a trained token and fit the sequence length.</param>
+    /// <param name="options">How.</param>
+    /// <param name="validation">Rows to evaluate on, or none.</param>
+    /// <exception cref="ArgumentException">An option is out of range, there is no row, or a row is longer than the sequence length or holds a token that the model lacks.</exception>
+    public SftTrainer(AdapterSet adapter, string baseModel, IReadOnlyList<Example> train, SftOptions options, IReadOnlyList<Example>? validation = null)
+        : this(adapter.Model, TrainedWeights.Of(adapter, baseModel), train, options, validation)
+    {
+    }
+
+    /// <summary>Prepares a run of any weights; nothing is trained or written yet.</summary>
+    /// <param name="model">The model, its adapter enabled where it has one.</param>
     /// <param name="weights">What of it is trained.</param>
     /// <param name="train">Rows to train on; each must have a trained token and fit the sequence length.</param>
     /// <param name="options">How.</param>

@@ -126,6 +126,34 @@ public sealed class PtxEmulatorRaceTests : IDisposable
     [Fact]
     public void Read_among_the_atomics_of_others() => Races(ReadWhileCounting, 32, "reads what other threads wrote");
 
+    [Theory]
+    [InlineData(1, "overwrites what thread 32 read, without a barrier between")] // the last to reach a barrier goes on first
+    [InlineData(0, "reads shared memory that cp.async has not delivered yet")]
+    public void Copy_that_starts_while_another_warp_reads(int reader, string problem) => Assert.Contains(problem, CopyBesideAccess(reader, "ld.shared.b32 %r3, [%r1];").Message);
+
+    [Fact]
+    public void Copy_that_starts_while_another_warp_writes() =>
+        Assert.Contains("overwrites what thread 32 wrote, without a barrier between", CopyBesideAccess(1, "st.shared.b32 [%r1], 2;").Message);
+
+    [Fact]
+    public void Copy_after_a_barrier_is_no_race() => Assert.Equal(Enumerable.Repeat(7u, 32), PtxText.Run(Copying(1, "ld.shared.b32 %r3, [%r1]; bar.sync 0;", "bar.sync 0;"), 64, 128, Sevens)[..32]);
+
+    [Fact]
+    public void Copy_of_what_is_there_already_is_no_race() => PtxText.Run(Copying(1, "ld.shared.b32 %r3, [%r1];", ""), 64, 128, [.. Enumerable.Repeat(1u, 32)]);
+
+    static uint[] Sevens => [.. Enumerable.Repeat(7u, 32)];
+
+    static PtxEmulatorException CopyBesideAccess(int warp, string access) => Assert.Throws<PtxEmulatorException>(() => PtxText.Run(Copying(warp, access, ""), 64, 128, Sevens));
+
+    /// <summary>The first warp fills 32 words with ones; behind a barrier the given one accesses them, the other replaces them by a copy; behind another barrier all of it has arrived.</summary>
+    static string Copying(int warp, string access, string beforeCopy) => $"""
+        ld.param.b64 %rd0, [p]; mov.u32 %r0, %tid.x; and.b32 %r2, %r0, 31; shl.b32 %r2, %r2, 2; mov.u32 %r1, tile; add.u32 %r1, %r1, %r2; cvt.u64.u32 %rd1, %r2; add.u64 %rd1, %rd0, %rd1;
+        setp.ge.u32 %p0, %r0, 32; @%p0 bra filled; st.shared.b32 [%r1], 1;
+        filled: bar.sync 0; setp.lt.u32 %p1, %r0, 32; @{(warp == 0 ? "!" : "")}%p1 bra copy; {access} bra done;
+        copy: {beforeCopy} cp.async.ca.shared.global [%r1], [%rd1], 4; cp.async.commit_group;
+        done: bar.sync 0; cp.async.wait_group 0; bar.sync 0; ld.shared.b32 %r3, [%r1]; st.global.b32 [%rd1], %r3; ret;
+        """;
+
     static void BytesOfOneWord(ArrayView<int> data)
     {
         var shared = SharedMemory.Allocate<byte>(64);

@@ -23,9 +23,12 @@ sealed unsafe class AsyncCopies
     /// <summary>Begins a copy of <paramref name="size"/> bytes: the source's, and zeros behind them.</summary>
     public void Start(EmulatedWarp warp, int lane, ulong destination, int size, ReadOnlySpan<byte> source)
     {
-        warp.Block.Shared.Pend(destination, size, 1);
         UInt128 data = 0;
         source.CopyTo(new Span<byte>(&data, sizeof(UInt128)));
+        var shared = warp.Block.Shared;
+        if (shared.CopyRace(warp, lane, destination, size, &data) is { } problem)
+            throw PtxEmulatorException.At(warp, lane, problem, destination);
+        shared.Pend(destination, size, 1);
         pending.Add(new Copy(lane, committed[lane], destination, size, data));
     }
 

@@ -128,6 +128,26 @@ sealed unsafe partial class BlockMemory
         return null;
     }
 
+    /// <summary>
+    /// What a copy that starts now, and will write <paramref name="value"/> into whole words, races with, or null. It may write at any time from now on, so no access before it may be
+    /// unordered; accesses behind it find it under way.
+    /// </summary>
+    public string? CopyRace(EmulatedWarp warp, int lane, ulong address, int size, void* value)
+    {
+        int mine = Record(warp.Index, lane);
+        int* notes = stackalloc int[4];
+        for (int done = 0; done < size; done += 4)
+        {
+            int word = (int)((address + (ulong)done) >> 2);
+            bool changes = *(int*)(Data + (4 * word)) != ((int*)value)[done / 4];
+            int count = Notes(word, AllBytes, warp.Block.EpochStart, notes);
+            for (int i = 0; changes && i < count; i++)
+                if (Race(warp, mine, notes[i]) is { } problem)
+                    return problem;
+        }
+        return null;
+    }
+
     /// <summary>Counts a copy as under way (or, with -1, as arrived) that will write 16 bytes or less.</summary>
     public void Pend(ulong address, int size, int change)
     {
@@ -145,18 +165,25 @@ sealed unsafe partial class BlockMemory
         {
             int note = notes[i];
             bool bothAtomic = (mine & writers[note] & Atomic) != 0;
-            if (changes && warp.Block.Launch.Options.CheckSharedRaces)
-            {
-                if (!bothAtomic && Unordered(writeTimes[note], writers[note], mine, warp))
-                    return $"shared memory race: overwrites what {Who(writers[note])} wrote, without a barrier between";
-                if (Unordered(readTimes[note], readers[note], mine, warp))
-                    return $"shared memory race: overwrites what {Who(readers[note])} read, without a barrier between";
-            }
+            if (changes && Race(warp, mine, note) is { } problem)
+                return problem;
             writers[note] = bothAtomic ? Join(writeTimes[note], writers[note], mine, warp) | Atomic : mine;
             writeTimes[note] = warp.Time;
         }
         initialised[word] |= (byte)bytes;
         return null;
+    }
+
+    /// <summary>What a write of another value races with, or null.</summary>
+    string? Race(EmulatedWarp warp, int mine, int note)
+    {
+        if (!warp.Block.Launch.Options.CheckSharedRaces)
+            return null;
+        if ((mine & writers[note] & Atomic) == 0 && Unordered(writeTimes[note], writers[note], mine, warp))
+            return $"shared memory race: overwrites what {Who(writers[note])} wrote, without a barrier between";
+        return Unordered(readTimes[note], readers[note], mine, warp)
+            ? $"shared memory race: overwrites what {Who(readers[note])} read, without a barrier between"
+            : null;
     }
 
     /// <summary>The notes that an access to bytes of a word must look at: the word's, or if it is or must be split those of its bytes.</summary>

@@ -32,7 +32,7 @@ public readonly record struct RandomKey(ulong Seed, uint Step, uint Operation)
     public float Uniform(ulong index)
     {
         var (x, y, z, w) = Philox(index / 4);
-        uint bits = (index % 4) switch { 0 => x, 1 => y, 2 => z, _ => w };
+        uint word = (uint)index % 4, bits = word == 0 ? x : word == 1 ? y : word == 2 ? z : w; // a switch would be a table of jumps
         return (bits >> 8) * (1f / (1 << 24));
     }
 

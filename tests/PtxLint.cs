@@ -18,7 +18,7 @@ sealed partial class PtxLint
     /// <summary>Instructions by how their names begin, with the least target and version. The longest beginning counts.</summary>
     static readonly Dictionary<string, (int Target, int Version)> Known = new(
     [
-        .. "abs add and bar.red bar.sync bar.warp.sync bra brx.idx clz cvt cvta div ex2 fma ld.global ld.param ld.shared lg2 mad max membar min mov mul neg not or popc prmt rcp red rem ret selp setp shfl.sync shl shr sqrt st.global st.param st.shared sub xor"
+        .. "abs add and bar.red bar.sync bar.warp.sync bra clz cvt cvta div ex2 fma ld.global ld.param ld.shared lg2 mad max membar min mov mul neg not or popc prmt rcp red rem ret selp setp shfl.sync shl shr sqrt st.global st.param st.shared sub xor"
             .Split(' ').Select(name => KeyValuePair.Create(name, (50, 60))),
         new("ldmatrix.sync.aligned.m8n8.x4.shared.b16", (75, 65)), new("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16", (75, 65)),
         new("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", (80, 70)),
@@ -101,10 +101,6 @@ sealed partial class PtxLint
             var threads = MaxThreadsOf().Match(text);
             Check(threads.Success && int.Parse(threads.Groups[1].Value, CultureInfo.InvariantCulture) <= MaxThreads, "no bound of threads, by which registers are shared out");
         }
-        else if (text.StartsWith(".branchtargets", StringComparison.Ordinal))
-        {
-            jumps.UnionWith(text.TrimEnd(';').Split(' ', 2)[1].Split(", "));
-        }
         else
         {
             Check(ModuleDirective().IsMatch(text), "an unknown directive");
@@ -148,10 +144,6 @@ sealed partial class PtxLint
             case "bra":
                 Check(!(guarded && suffixes.Contains("uni")), "a branch that diverges and says it does not");
                 jumps.Add(rest);
-                break;
-            case "brx":
-                Is(operands[0], ".b32");
-                jumps.Add(operands[1]);
                 break;
             case "mma":
                 Vector(operands[0], 4, ".f32");

@@ -43,6 +43,7 @@ public class PtxLintTests
     [InlineData("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r0, %r1, %r2, %r3}, [64];", "the address [64] is no register")]
     [InlineData("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f0, %f1, %f2, %f3}, {%r0, %r1, %r2, 0}, {%r0, %r1}, {%f0, %f1, %f2, %f3};", "0 is no register")]
     [InlineData("wgmma.fence.sync.aligned;", "the table does not have")]
+    [InlineData("targets: .branchtargets here; brx.idx %r0, targets; here: ret;", "the table does not have")]
     [InlineData("here: here: ret;", "a label twice")]
     [InlineData("bra nowhere;", "jumps to nowhere")]
     [InlineData("@%p0 bra.uni here; here: ret;", "says it does not")]

@@ -89,6 +89,24 @@ public class TensorCoreMatMulTests
         Assert.Equal(Run(), Run());
     }
 
+    [Fact]
+    public void Multiply_of_long_sums_of_positive_terms_is_within_what_truncation_takes()
+    {
+        const int m = 8, n = 8, k = 8192;
+        foreach (string device in TestDevices.WithTensorCores)
+        {
+            using Oracle oracle = new(device, 9);
+            double[] a = [.. oracle.Values(m * k).Select(Math.Abs)], b = [.. oracle.Values(n * k).Select(Math.Abs)], expected = new double[m * n];
+            MatMulCall call = new(m, n, k) { A = oracle.Put(a), B = oracle.Put(b), C = oracle.Fenced(expected, DType.F32), TransposeB = true };
+            AddProduct(call, a, b, 1, expected);
+
+            TensorCoreMatMul.Multiply(oracle.Device!, call);
+
+            // All errors of truncation have one sign here: a unit in the last place for each eight terms.
+            oracle.Close(expected, call.C, k / 8 * Math.Pow(2, -23), "long sums");
+        }
+    }
+
     [Theory]
     [MemberData(nameof(Layouts))]
     public void Multiply_of_whole_tiles_wastes_nothing(bool transposeA, bool transposeB)

@@ -80,6 +80,7 @@ public abstract class Backend : IDisposable
     public abstract void Upload(ReadOnlySpan<byte> source, Slice destination);
 
     /// <summary>Waits for queued work, then copies device bytes to the host; more than a span holds comes in ranges, as in <see cref="Upload"/>.</summary>
+    /// <exception cref="KernelException">Queued work failed.</exception>
     public abstract void Download(Slice source, Span<byte> destination);
 
     /// <summary>
@@ -95,6 +96,7 @@ public abstract class Backend : IDisposable
     public abstract void Fill(Slice destination, double value);
 
     /// <summary>Waits until all queued work is done.</summary>
+    /// <exception cref="KernelException">It failed.</exception>
     public abstract void Synchronize();
 
     /// <summary>y += scale · x.</summary>

@@ -1,6 +1,6 @@
 namespace IlgpuPeft.Kernels;
 
-/// <summary>A kernel could not be compiled or launched. The message names the operation, the device, the shapes and the cause.</summary>
+/// <summary>A kernel could not be compiled or launched, or the device failed while it ran. The message names the device, the operation and shapes or the last kernels, and the cause.</summary>
 public sealed class KernelException : Exception
 {
     /// <summary>Creates the exception with a complete message.</summary>

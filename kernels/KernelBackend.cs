@@ -64,7 +64,7 @@ sealed class KernelBackend<T> : Backend where T : unmanaged, IElement<T>
     public override PendingRead ReadLater(Slice source) => Device.Transfers.ReadLater(source);
 
     /// <inheritdoc />
-    public override void Synchronize() => Device.Stream.Synchronize();
+    public override void Synchronize() => Device.Synchronize();
 
     /// <inheritdoc />
     public override void Copy(Slice source, Slice destination) => ElementwiseKernels.Copy(Device, source, destination);

@@ -6,40 +6,58 @@ using IlgpuPeft.PtxEmulator;
 namespace IlgpuPeft.Kernels;
 
 /// <summary>The allocations of one accelerator, found again by address: what turns a <see cref="Slice"/> into the view that ILGPU launches and copies with.</summary>
-sealed class DeviceBuffers(Accelerator accelerator, AcceleratorStream stream)
+sealed class DeviceBuffers(Accelerator accelerator, AcceleratorStream stream, DeviceFaults faults)
 {
     readonly List<nint> starts = []; // ascending
     readonly List<MemoryBuffer1D<byte, Stride1D.Dense>> buffers = []; // in the same order
-
-    /// <summary>Whether a launch failed, after which a GPU refuses even to free memory.</summary>
-    public bool DeviceFailed { get; set; }
 
     /// <summary>How many allocations were ever made.</summary>
     public long Allocations { get; private set; }
 
     /// <summary>Bytes that the device has free and has in all; null where that is the host's memory.</summary>
-    public (long Free, long Total)? Room => accelerator switch
+    /// <exception cref="KernelException">The device failed.</exception>
+    public (long Free, long Total)? Room
     {
-        CudaAccelerator cuda => (cuda.GetFreeMemory(), cuda.MemorySize),
-        PtxEmulatorAccelerator emulator => (emulator.FreeMemory, emulator.MemorySize),
-        _ => null,
-    };
+        get
+        {
+            try
+            {
+                return accelerator switch
+                {
+                    CudaAccelerator cuda => (cuda.GetFreeMemory(), cuda.MemorySize),
+                    PtxEmulatorAccelerator emulator => (emulator.FreeMemory, emulator.MemorySize),
+                    _ => null,
+                };
+            }
+            catch (AcceleratorException cause)
+            {
+                throw faults.Of("a question for free memory", cause);
+            }
+        }
+    }
 
     /// <summary>Reserves zeroed bytes, aligned to 256.</summary>
     /// <exception cref="OutOfMemoryException">The device has no room.</exception>
+    /// <exception cref="KernelException">The device failed.</exception>
     public nint Allocate(long bytes)
     {
-        MemoryBuffer1D<byte, Stride1D.Dense> buffer;
+        MemoryBuffer1D<byte, Stride1D.Dense>? buffer = null;
         try
         {
             buffer = accelerator.Allocate1D<byte>(bytes);
+            buffer.View.MemSetToZero(stream);
         }
-        catch (CudaException cause) when (cause.Error == nameof(CudaError.CUDA_ERROR_OUT_OF_MEMORY))
+        catch (CudaException cause) when (buffer is null && cause.Error == nameof(CudaError.CUDA_ERROR_OUT_OF_MEMORY))
         {
             throw new OutOfMemoryException(cause.Message, cause);
         }
+        catch (AcceleratorException cause)
+        {
+            var fault = faults.Of($"an allocation of {bytes} bytes", cause);
+            Release(buffer);
+            throw fault;
+        }
 
-        buffer.View.MemSetToZero(stream);
         int place = ~starts.BinarySearch(buffer.NativePtr);
         starts.Insert(place, buffer.NativePtr);
         buffers.Insert(place, buffer);
@@ -47,20 +65,14 @@ sealed class DeviceBuffers(Accelerator accelerator, AcceleratorStream stream)
         return buffer.NativePtr;
     }
 
+    /// <summary>Gives memory back. That the device failed is kept for <see cref="DeviceFaults.Tell"/>: whoever frees one thing has others to free.</summary>
     public void Free(nint address)
     {
         int place = starts.BinarySearch(address);
         var buffer = buffers[place];
         starts.RemoveAt(place);
         buffers.RemoveAt(place);
-        try
-        {
-            buffer.Dispose();
-        }
-        catch (CudaException) when (DeviceFailed)
-        {
-            // Memory went with the GPU's context; the error to hear is that of the launch.
-        }
+        Release(buffer);
     }
 
     /// <summary>The elements of a slice; none for a slice that was left out.</summary>
@@ -95,5 +107,18 @@ sealed class DeviceBuffers(Accelerator accelerator, AcceleratorStream stream)
         }
 
         return (buffers[place], offset);
+    }
+
+    // Where it fails, the memory goes with the GPU's context.
+    void Release(MemoryBuffer? buffer)
+    {
+        try
+        {
+            buffer?.Dispose();
+        }
+        catch (AcceleratorException cause)
+        {
+            faults.Keep("a release of memory", cause);
+        }
     }
 }

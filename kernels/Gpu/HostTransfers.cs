@@ -1,3 +1,4 @@
+using ILGPU;
 using ILGPU.Runtime;
 using ILGPU.Runtime.Cuda;
 
@@ -6,22 +7,30 @@ namespace IlgpuPeft.Kernels;
 /// <summary>
 /// Copies between host and device through page-locked memory, which a GPU reads and writes while the host goes on. An upload returns as soon as its bytes are staged; a download waits.
 /// </summary>
-sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, DeviceBuffers buffers) : IDisposable
+sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, DeviceBuffers buffers, DeviceFaults faults) : IDisposable
 {
     /// <summary>Enough that a model loads at the bus's speed; the small uploads of a step fill a part of it.</summary>
     const int StagingBytes = 4 << 20;
 
     const int Alignment = 16;
 
+    const int LandingsOfBlock = 64;
+
     readonly PageLockedArray1D<byte> staging = accelerator.AllocatePageLocked1D<byte>(StagingBytes);
     readonly bool isHost = accelerator is not CudaAccelerator;
-    readonly Stack<PageLockedArray1D<byte>> landings = []; // where late reads arrive, not in use now
+    readonly DeviceFaults faults = faults;
+
+    // Where late reads arrive. All of it lives as long as this: a read that nobody waits for may still be written by the GPU, so its place is not used again.
+    readonly List<PageLockedArray1D<byte>> landingBlocks = [];
+    readonly Stack<(PageLockedArray1D<byte> Block, int Offset)> landings = []; // those not in use now
+
     int used;
 
     /// <summary>Downloads so far, each of which waited for the device.</summary>
     public long Downloads { get; private set; }
 
     /// <summary>Queues a copy to the device. The bytes are the caller's again when it returns.</summary>
+    /// <exception cref="KernelException">The device failed.</exception>
     public void Upload(ReadOnlySpan<byte> source, Slice destination)
     {
         if (source.IsEmpty)
@@ -34,13 +43,22 @@ sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, De
         {
             int count = Math.Min(source.Length, StagingBytes), place = Reserve(count);
             source[..count].CopyTo(staging.Span[place..]);
-            buffer.CopyFrom(stream, staging.ArrayView.SubView(place, count), offset);
+            try
+            {
+                buffer.CopyFrom(stream, staging.ArrayView.SubView(place, count), offset);
+            }
+            catch (AcceleratorException cause)
+            {
+                throw faults.Of("a copy to the device", cause);
+            }
+
             source = source[count..];
             offset += count;
         }
     }
 
     /// <summary>Waits for all that is queued, then copies to the host.</summary>
+    /// <exception cref="KernelException">The device failed.</exception>
     public void Download(Slice source, Span<byte> destination)
     {
         if (destination.IsEmpty)
@@ -53,8 +71,8 @@ sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, De
         while (!destination.IsEmpty)
         {
             int count = Math.Min(destination.Length, StagingBytes), place = Reserve(count);
-            buffer.CopyTo(stream, offset, staging.ArrayView.SubView(place, count));
-            stream.Synchronize();
+            CopyToHost(buffer, offset, staging.ArrayView.SubView(place, count));
+            Synchronize();
             staging.Span.Slice(place, count).CopyTo(destination);
             destination = destination[count..];
             offset += count;
@@ -62,23 +80,78 @@ sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, De
     }
 
     /// <summary>Queues a copy of a few bytes to the host, which arrive while other work goes on.</summary>
+    /// <exception cref="KernelException">The device failed.</exception>
     public PendingRead ReadLater(Slice source)
     {
         Expect.That(source.Bytes <= LateRead.MaxBytes, nameof(ReadLater), $"source has {source.Bytes} bytes, expected at most {LateRead.MaxBytes}.");
-        var landing = landings.TryPop(out var free) ? free : accelerator.AllocatePageLocked1D<byte>(LateRead.MaxBytes);
         var (buffer, offset) = buffers.Locate(source);
-        buffer.CopyTo(stream, offset, landing.ArrayView.SubView(0, source.Bytes));
-        return new LateRead(this, landing, (int)source.Bytes, stream.AddProfilingMarker());
+        var landing = Landing();
+        CopyToHost(buffer, offset, landing.Block.ArrayView.SubView(landing.Offset, source.Bytes));
+        try
+        {
+            return new LateRead(this, landing, (int)source.Bytes, stream.AddProfilingMarker());
+        }
+        catch (AcceleratorException cause)
+        {
+            throw faults.Of("a copy to the host", cause);
+        }
+    }
+
+    /// <summary>Waits for all that is queued.</summary>
+    /// <exception cref="KernelException">The device failed.</exception>
+    public void Synchronize()
+    {
+        try
+        {
+            stream.Synchronize();
+        }
+        catch (AcceleratorException cause)
+        {
+            throw faults.Of("a wait", cause);
+        }
     }
 
     /// <inheritdoc />
     public void Dispose()
     {
         staging.Dispose();
-        foreach (var landing in landings)
+        landingBlocks.ForEach(block => block.Dispose());
+    }
+
+    void CopyToHost(MemoryBuffer buffer, long offset, ArrayView<byte> destination)
+    {
+        try
         {
-            landing.Dispose();
+            buffer.CopyTo(stream, offset, destination);
         }
+        catch (AcceleratorException cause)
+        {
+            throw faults.Of("a copy to the host", cause);
+        }
+    }
+
+    (PageLockedArray1D<byte> Block, int Offset) Landing()
+    {
+        if (landings.Count == 0)
+        {
+            PageLockedArray1D<byte> block;
+            try
+            {
+                block = accelerator.AllocatePageLocked1D<byte>(LandingsOfBlock * LateRead.MaxBytes);
+            }
+            catch (AcceleratorException cause)
+            {
+                throw faults.Of("a request for page-locked memory", cause);
+            }
+
+            landingBlocks.Add(block);
+            for (int i = 0; i < LandingsOfBlock; i++)
+            {
+                landings.Push((block, i * LateRead.MaxBytes));
+            }
+        }
+
+        return landings.Pop();
     }
 
     /// <summary>A place in the staging memory that no copy under way uses: once round, all of them must have ended.</summary>
@@ -86,7 +159,7 @@ sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, De
     {
         if (used + count > StagingBytes)
         {
-            stream.Synchronize();
+            Synchronize();
             used = 0;
         }
 
@@ -95,7 +168,7 @@ sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, De
         return place;
     }
 
-    sealed class LateRead(HostTransfers owner, PageLockedArray1D<byte> landing, int bytes, ProfilingMarker arrived) : PendingRead
+    sealed class LateRead(HostTransfers owner, (PageLockedArray1D<byte> Block, int Offset) landing, int bytes, ProfilingMarker arrived) : PendingRead
     {
         public const int MaxBytes = 256;
 
@@ -108,9 +181,17 @@ sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, De
         {
             if (result is null)
             {
-                arrived.Synchronize();
-                arrived.Dispose();
-                result = landing.Span[..bytes].ToArray();
+                try
+                {
+                    arrived.Synchronize();
+                    arrived.Dispose();
+                }
+                catch (AcceleratorException cause)
+                {
+                    throw owner.faults.Of("a wait for a copy to the host", cause);
+                }
+
+                result = landing.Block.Span.Slice(landing.Offset, bytes).ToArray();
                 owner.landings.Push(landing);
             }
 

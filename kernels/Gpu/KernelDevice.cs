@@ -17,18 +17,23 @@ sealed partial class KernelDevice
 {
     static readonly ConcurrentDictionary<string, ConcurrentBag<KernelDevice>> Idle = [];
 
+    // Devices that could not be closed: kept, since ILGPU's finalizers would call a driver that refuses every call, and the GPU may still write to their page-locked memory.
+    static readonly ConcurrentBag<KernelDevice> Broken = [];
+
     readonly Dictionary<(Delegate Kernel, int Group), (Delegate Launcher, Kernel Loaded)> launchers = [];
     readonly List<(string Name, Kernel Kernel)> compiled = [];
-    bool failed, rented;
+    readonly DeviceFaults faults;
+    bool rented;
 
     internal KernelDevice(string name, Accelerator accelerator, int maxSharedBytes)
     {
         Name = name;
+        faults = new DeviceFaults(name);
         Accelerator = accelerator;
         MaxSharedBytes = maxSharedBytes;
         Stream = accelerator is CudaAccelerator cuda ? cuda.CreateStream(StreamFlags.CU_STREAM_NON_BLOCKING) : accelerator.DefaultStream;
-        Buffers = new DeviceBuffers(accelerator, Stream);
-        Transfers = new HostTransfers(accelerator, Stream, Buffers);
+        Buffers = new DeviceBuffers(accelerator, Stream, faults);
+        Transfers = new HostTransfers(accelerator, Stream, Buffers, faults);
         HasTensorCores = accelerator switch
         {
             CudaAccelerator gpu => gpu.Architecture >= CudaArchitecture.SM_80,
@@ -72,30 +77,46 @@ sealed partial class KernelDevice
         return device;
     }
 
+    /// <summary>Waits until all queued work is done.</summary>
+    /// <exception cref="KernelException">The device failed.</exception>
+    public void Synchronize() => Transfers.Synchronize();
+
     /// <summary>
     /// Leaves the device to the next who asks for its name, unless it was opened with options of its own, or a compilation or a launch failed: a GPU refuses all work after that. All
     /// its memory must be freed.
     /// </summary>
+    /// <exception cref="KernelException">The device failed, and this is the first to hear of it.</exception>
     public void Return()
     {
         Log = null;
-        if (failed || !rented)
+        try
         {
-            try
-            {
-                Transfers.Dispose();
-                Accelerator.Dispose();
-                Accelerator.Context.Dispose();
-            }
-            catch (CudaException) when (failed)
-            {
-                // As in DeviceBuffers.Free.
-            }
+            Stream.Synchronize(); // what is still under way would be the next user's error, and it uses page-locked memory
+        }
+        catch (AcceleratorException cause)
+        {
+            faults.Keep("a wait at the end", cause);
+        }
 
+        if (rented && !faults.HasFailed)
+        {
+            Idle.GetOrAdd(Name, _ => []).Add(this);
             return;
         }
 
-        Idle.GetOrAdd(Name, _ => []).Add(this);
+        try
+        {
+            Transfers.Dispose();
+            Accelerator.Dispose();
+            Accelerator.Context.Dispose();
+        }
+        catch (AcceleratorException cause)
+        {
+            faults.Keep("a release of the device", cause);
+            Broken.Add(this);
+        }
+
+        faults.Tell();
     }
 
     /// <summary>The launcher of a kernel, compiled at its first use, and what was compiled.</summary>
@@ -109,13 +130,13 @@ sealed partial class KernelDevice
         var loaded = Load(kernel, shape.Group);
         var launcher = loaded.CreateLauncherDelegate<TLauncher>();
         launchers.Add((kernel, shape.Group), (launcher, loaded));
-        compiled.Add((Operation(kernel), loaded));
+        compiled.Add((DeviceFaults.NameOf(kernel), loaded));
         return (launcher, loaded);
     }
 
     Kernel Load(Delegate kernel, int group)
     {
-        string what = $"{Operation(kernel)} on {Name}";
+        string what = $"{DeviceFaults.NameOf(kernel)} on {Name}";
         ILGPU.Backends.CompiledKernel code;
         try
         {
@@ -123,7 +144,7 @@ sealed partial class KernelDevice
         }
         catch (Exception cause)
         {
-            failed = true; // ILGPU keeps the half of the kernel that it understood, and later compilations may stumble over it
+            faults.Fail(); // ILGPU keeps the half of the kernel that it understood, and later compilations may stumble over it
             throw new KernelException($"{what}: ILGPU could not compile the kernel for {Accelerator.Name} in groups of {group} threads: {cause.GetBaseException().Message}", cause);
         }
 
@@ -139,25 +160,27 @@ sealed partial class KernelDevice
         }
         catch (Exception cause)
         {
-            string log = Accelerator is CudaAccelerator cuda && code is PTXCompiledKernel ptx ? $" The driver's log:\n{CudaDriver.LoadLog(cuda, ptx.PTXAssembly)}" : "";
-            throw new KernelException($"{what}: {Accelerator.Name} refused the kernel: {cause.GetBaseException().Message.TrimEnd('.')}.{log}", cause);
+            faults.Fail(); // ILGPU keeps a kernel without a module, which cannot be released
+            string log = Accelerator is CudaAccelerator cuda && code is PTXCompiledKernel ptx ? CudaDriver.LoadLog(cuda, ptx.PTXAssembly) : "";
+            string detail = log.Length > 0 ? $" The driver's log:\n{log}" : faults.Doubt(cause);
+            throw new KernelException($"{what}: {Accelerator.Name} refused the kernel: {cause.GetBaseException().Message.TrimEnd('.')}.{detail}", cause);
         }
     }
 
     void Note(Delegate kernel, LaunchShape shape, Kernel loaded)
     {
         Launches++;
-        Log?.Add(new KernelLaunch(Operation(kernel), shape, loaded, (Accelerator as PtxEmulatorAccelerator)?.LastLaunch));
+        faults.Launched(kernel);
+        Log?.Add(new KernelLaunch(DeviceFaults.NameOf(kernel), shape, loaded, (Accelerator as PtxEmulatorAccelerator)?.LastLaunch));
     }
 
     KernelException Failed(Delegate kernel, LaunchShape shape, ITuple arguments, Exception cause)
     {
-        failed = Buffers.DeviceFailed = true;
+        faults.Fail();
         var shown = Enumerable.Range(0, arguments.Length).Select(i => arguments[i] is IArrayView view ? $"[{view.Length}]" : $"{arguments[i]}");
-        return new($"{Operation(kernel)} on {Name}: the launch of {shape} with ({string.Join(", ", shown)}) failed: {cause.GetBaseException().Message}", cause);
+        string message = $"{DeviceFaults.NameOf(kernel)} on {Name}: the launch of {shape} with ({string.Join(", ", shown)}) failed: {cause.GetBaseException().Message.TrimEnd('.')}.";
+        return new(message + faults.Doubt(cause), cause);
     }
-
-    static string Operation(Delegate kernel) => $"{kernel.Method.DeclaringType!.Name}.{kernel.Method.Name}";
 }
 
 /// <summary>One launch, as <see cref="KernelDevice.Log"/> notes it.</summary>

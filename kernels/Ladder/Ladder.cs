@@ -89,14 +89,14 @@ public static class Ladder
     static TimeSpan Time(KernelDevice device, Action run)
     {
         run();
-        device.Stream.Synchronize();
+        device.Synchronize();
         long start = Stopwatch.GetTimestamp();
         for (int i = 0; i < Repeats; i++)
         {
             run();
         }
 
-        device.Stream.Synchronize();
+        device.Synchronize();
         return Stopwatch.GetElapsedTime(start) / Repeats;
     }
 

@@ -8,19 +8,22 @@ namespace IlgpuPeft.PtxEmulator;
 /// <summary>Device memory: 256-byte aligned host memory, so that an address in PTX is a plain pointer.</summary>
 sealed unsafe class EmulatedBuffer : MemoryBuffer
 {
-    readonly AllocationTable memory;
+    readonly PtxEmulatorAccelerator accelerator;
     readonly Allocation allocation;
 
     /// <summary>Wraps an allocation that exists: the accelerator disposes every buffer that was ever constructed, even one whose constructor threw.</summary>
     public EmulatedBuffer(PtxEmulatorAccelerator accelerator, Allocation allocation, long length, int elementSize) : base(accelerator, length, elementSize)
     {
-        memory = accelerator.Memory;
+        this.accelerator = accelerator;
         this.allocation = allocation;
         NativePtr = (nint)allocation.Start;
     }
 
-    protected override void MemSet(AcceleratorStream stream, byte value, in ArrayView<byte> targetView) =>
+    protected override void MemSet(AcceleratorStream stream, byte value, in ArrayView<byte> targetView)
+    {
+        accelerator.ThrowFault();
         NativeMemory.Fill((void*)targetView.LoadEffectiveAddressAsPtr(), (nuint)targetView.LengthInBytes, value);
+    }
 
     protected override void CopyFrom(AcceleratorStream stream, in ArrayView<byte> sourceView, in ArrayView<byte> targetView) =>
         Copy(sourceView, targetView);
@@ -28,20 +31,26 @@ sealed unsafe class EmulatedBuffer : MemoryBuffer
     protected override void CopyTo(AcceleratorStream stream, in ArrayView<byte> sourceView, in ArrayView<byte> targetView) =>
         Copy(sourceView, targetView);
 
-    protected override void DisposeAcceleratorObject(bool disposing) => memory.Free(allocation);
+    protected override void DisposeAcceleratorObject(bool disposing)
+    {
+        accelerator.Memory.Free(allocation);
+        if (disposing)
+            accelerator.ThrowFault();
+    }
 
-    static void Copy(in ArrayView<byte> source, in ArrayView<byte> target) => Buffer.MemoryCopy(
-        (void*)source.LoadEffectiveAddressAsPtr(), (void*)target.LoadEffectiveAddressAsPtr(), target.LengthInBytes, source.LengthInBytes);
+    void Copy(in ArrayView<byte> source, in ArrayView<byte> target)
+    {
+        accelerator.ThrowFault();
+        Buffer.MemoryCopy((void*)source.LoadEffectiveAddressAsPtr(), (void*)target.LoadEffectiveAddressAsPtr(), target.LengthInBytes, source.LengthInBytes);
+    }
 }
 
 /// <summary>A stream of launches that have all ended when the call returns.</summary>
-sealed class EmulatedStream(Accelerator accelerator) : AcceleratorStream(accelerator)
+sealed class EmulatedStream(PtxEmulatorAccelerator accelerator) : AcceleratorStream(accelerator)
 {
-    public override void Synchronize()
-    {
-    }
+    public override void Synchronize() => accelerator.ThrowFault();
 
-    protected override ProfilingMarker AddProfilingMarkerInternal() => new EmulatedMarker(Accelerator);
+    protected override ProfilingMarker AddProfilingMarkerInternal() => new EmulatedMarker(accelerator);
 
     protected override void DisposeAcceleratorObject(bool disposing)
     {
@@ -49,13 +58,11 @@ sealed class EmulatedStream(Accelerator accelerator) : AcceleratorStream(acceler
 }
 
 /// <summary>A point in time of the host: between two of them lies emulation, not what a GPU would take.</summary>
-sealed class EmulatedMarker(Accelerator accelerator) : ProfilingMarker(accelerator)
+sealed class EmulatedMarker(PtxEmulatorAccelerator accelerator) : ProfilingMarker(accelerator)
 {
     readonly long time = Stopwatch.GetTimestamp();
 
-    public override void Synchronize()
-    {
-    }
+    public override void Synchronize() => accelerator.ThrowFault();
 
     public override TimeSpan MeasureFrom(ProfilingMarker marker) => marker is EmulatedMarker earlier
         ? Stopwatch.GetElapsedTime(earlier.time, time)

@@ -55,6 +55,7 @@ public sealed class EmulatedKernel : Kernel
 
     void Run((int X, int Y, int Z) grid, (int X, int Y, int Z) block, SharedMemoryConfig shared, ReadOnlySpan<byte> arguments)
     {
+        accelerator.ThrowFault();
         RequireWithin("grid", grid, accelerator.MaxGridSize);
         RequireWithin("block", block, accelerator.MaxGroupSize);
         if ((long)block.X * block.Y * block.Z > accelerator.MaxNumThreadsPerGroup)

@@ -42,6 +42,9 @@ public sealed class PtxEmulatorAccelerator : KernelAccelerator<PTXCompiledKernel
 
     internal AllocationTable Memory { get; }
 
+    /// <summary>For tests: what every use of the device throws from now on, as a GPU does once a kernel has failed.</summary>
+    internal AcceleratorException? Fault { get; set; }
+
     /// <summary>Not offered: extensions are written against real CUDA devices.</summary>
     public override TExtension CreateExtension<TExtension, TExtensionProvider>(TExtensionProvider provider) =>
         throw new NotSupportedException("PtxEmulator: accelerator extensions are not supported.");
@@ -57,16 +60,17 @@ public sealed class PtxEmulatorAccelerator : KernelAccelerator<PTXCompiledKernel
     protected override EmulatedKernel CreateKernel(PTXCompiledKernel compiledKernel, MethodInfo launcher) => new(this, compiledKernel, launcher);
 
     /// <inheritdoc/>
-    protected override MemoryBuffer AllocateRawInternal(long length, int elementSize) =>
-        new EmulatedBuffer(this, Memory.Allocate(length * elementSize), length, elementSize);
+    protected override MemoryBuffer AllocateRawInternal(long length, int elementSize)
+    {
+        ThrowFault();
+        return new EmulatedBuffer(this, Memory.Allocate(length * elementSize), length, elementSize);
+    }
 
     /// <inheritdoc/>
     protected override AcceleratorStream CreateStreamInternal() => new EmulatedStream(this);
 
     /// <inheritdoc/>
-    protected override void SynchronizeInternal()
-    {
-    }
+    protected override void SynchronizeInternal() => ThrowFault();
 
     /// <inheritdoc/>
     protected override void OnBind()
@@ -106,13 +110,24 @@ public sealed class PtxEmulatorAccelerator : KernelAccelerator<PTXCompiledKernel
     }
 
     /// <inheritdoc/>
-    protected override PageLockScope<T> CreatePageLockFromPinnedInternal<T>(IntPtr pinned, long numElements) =>
-        new EmulatedPageLock<T>(this, pinned, numElements);
+    protected override PageLockScope<T> CreatePageLockFromPinnedInternal<T>(IntPtr pinned, long numElements)
+    {
+        ThrowFault();
+        return new EmulatedPageLock<T>(this, pinned, numElements);
+    }
 
     /// <inheritdoc/>
     protected override void DisposeAccelerator_SyncRoot(bool disposing)
     {
-        if (disposing)
-            Memory.Dispose();
+        if (!disposing)
+            return;
+        Memory.Dispose();
+        ThrowFault();
+    }
+
+    internal void ThrowFault()
+    {
+        if (Fault is { } fault)
+            throw fault;
     }
 }

@@ -37,10 +37,13 @@ static unsafe partial class CudaDriver
         }
     }
 
+    // None while the driver cannot be asked.
+    static int Count => DeviceGetCount(out int count) == 0 ? count : 0;
+
     static string LibraryName => OperatingSystem.IsWindows() ? "nvcuda.dll" : "libcuda.so.1";
 
-    /// <summary>Why device <paramref name="index"/> cannot be opened, in a sentence, or null if it can.</summary>
-    public static string? WhyNot(int index)
+    /// <summary>Why no device can be opened, in a sentence, or null if the driver is there and has found some.</summary>
+    public static string? WhyNone()
     {
         if (!TryLoad(out _))
         {
@@ -58,11 +61,18 @@ static unsafe partial class CudaDriver
             return $"the NVIDIA driver supports CUDA {version / 1000}.{version % 1000 / 10}, expected 11.0 or newer. Install driver 450 or newer.";
         }
 
-        if (error == NoDevice || DeviceGetCount(out int count) != 0 || count == 0)
+        return error == NoDevice || Count == 0 ? "the NVIDIA driver is there and finds no GPU. Check nvidia-smi, and CUDA_VISIBLE_DEVICES." : null;
+    }
+
+    /// <summary>Why device <paramref name="index"/> cannot be opened, in a sentence, or null if it should open.</summary>
+    public static string? WhyNot(int index)
+    {
+        if (WhyNone() is { } reason)
         {
-            return "the NVIDIA driver is there and finds no GPU. Check nvidia-smi, and CUDA_VISIBLE_DEVICES.";
+            return reason;
         }
 
+        int count = Count;
         if (index >= count)
         {
             return $"this machine has {count} CUDA device{(count == 1 ? "" : "s")}, counted from 0.";
@@ -74,12 +84,11 @@ static unsafe partial class CudaDriver
         return major < OldestMajor ? $"the GPU has compute capability {major}.{minor}, expected 7.0 or newer." : null;
     }
 
-    /// <summary>Every GPU in a line: its name, compute capability, memory, and the CUDA version of the driver.</summary>
-    public static IReadOnlyList<string> Describe()
+    /// <summary>Every GPU: its name, compute capability, memory, and the CUDA version of the driver in a line, and why it cannot be opened, or null.</summary>
+    public static IReadOnlyList<(string Description, string? WhyNot)> Describe()
     {
-        DeviceGetCount(out int count);
         DriverGetVersion(out int version);
-        return [.. Enumerable.Range(0, count).Select(index =>
+        return [.. Enumerable.Range(0, Count).Select(index =>
         {
             DeviceGet(out int device, index);
             byte[] name = new byte[128];
@@ -87,7 +96,8 @@ static unsafe partial class CudaDriver
             DeviceGetAttribute(out int major, ComputeMajor, device);
             DeviceGetAttribute(out int minor, ComputeMinor, device);
             DeviceTotalMemory(out nint bytes, device);
-            return $"{Encoding.ASCII.GetString(name).TrimEnd('\0')}, compute capability {major}.{minor}, {MemoryAccount.Format(bytes)}, driver for CUDA {version / 1000}.{version % 1000 / 10}";
+            return ($"{Encoding.ASCII.GetString(name).TrimEnd('\0')}, compute capability {major}.{minor}, {MemoryAccount.Format(bytes)}, driver for CUDA {version / 1000}.{version % 1000 / 10}",
+                WhyNot(index));
         })];
     }
 

@@ -1,5 +1,6 @@
 using System.Globalization;
 using ILGPU;
+using ILGPU.Runtime;
 using ILGPU.Runtime.CPU;
 using ILGPU.Runtime.Cuda;
 using IlgpuPeft.PtxEmulator;
@@ -32,13 +33,72 @@ static class KernelDevices
     {
         if (CudaDriver.WhyNot(index) is { } reason)
         {
-            throw new ArgumentException($"device '{name}': {reason} Or use cpu, which runs every command, or emulator, which runs the CUDA kernels slowly.", nameof(name));
+            throw NotHere(name, reason);
         }
 
-        var accelerator = NewContext(builder => builder.Cuda()).CreateCudaAccelerator(index);
-        IlgpuInternals.UseSafePipeline(accelerator.Backend);
-        return new KernelDevice(name, accelerator, CudaDriver.MaxSharedBytes(accelerator));
+        return Open(name, NewContext(builder => builder.Cuda()), context =>
+        {
+            var accelerator = Find(context, name, index).CreateCudaAccelerator(context);
+            IlgpuInternals.UseSafePipeline(accelerator.Backend);
+            return (accelerator, CudaDriver.MaxSharedBytes(accelerator));
+        });
     }
+
+    // By the driver's number: ILGPU leaves out devices that it cannot compile for, and counts the rest.
+    static CudaDevice Find(Context context, string name, int index)
+    {
+        foreach (var device in context.GetCudaDevices())
+        {
+            if (device.DeviceId == index)
+            {
+                return device;
+            }
+        }
+
+        throw NotHere(name, "ILGPU 1.5.3 cannot compile for this GPU and driver. Check that nvidia-smi lists the GPU, and that the driver is as new as the GPU needs.");
+    }
+
+    /// <summary>A device over an accelerator that a GPU may refuse; then nothing stays open.</summary>
+    /// <param name="name">As <see cref="Open(string)"/> takes it.</param>
+    /// <param name="context">The accelerator's.</param>
+    /// <param name="create">Creates the accelerator, and says how much shared memory a group may ask for.</param>
+    /// <exception cref="ArgumentException">The GPU or its driver refused something; the message says what.</exception>
+    internal static KernelDevice Open(string name, Context context, Func<Context, (Accelerator Accelerator, int MaxSharedBytes)> create)
+    {
+        Accelerator? accelerator = null;
+        try
+        {
+            (accelerator, int maxSharedBytes) = create(context);
+            return new KernelDevice(name, accelerator, maxSharedBytes);
+        }
+        catch (Exception cause)
+        {
+            Close(context, accelerator);
+            if (cause is AcceleratorException or NotSupportedException)
+            {
+                throw NotHere(name, $"it does not open: {cause.Message.TrimEnd('.')}. See in nvidia-smi whether another process has the GPU or its memory.", cause);
+            }
+
+            throw;
+        }
+    }
+
+    static void Close(Context context, Accelerator? accelerator)
+    {
+        try
+        {
+            accelerator?.Dispose();
+        }
+        catch (AcceleratorException)
+        {
+            // The error to hear is the one that it did not open for.
+        }
+
+        context.Dispose();
+    }
+
+    static ArgumentException NotHere(string name, string reason, Exception? cause = null) =>
+        new($"device '{name}': {reason} Or use cpu, which runs every command, or emulator, which runs the CUDA kernels slowly.", cause);
 
     /// <summary>A new emulator.</summary>
     public static KernelDevice OpenEmulator(string name, PtxEmulatorOptions? options = null)

@@ -38,7 +38,7 @@ sealed class ModelArguments
         }
 
         string folder = parse.GetRequiredValue(model);
-        var backend = RunDevice.Open(parse.GetRequiredValue(device), parse.GetRequiredValue(dtype));
+        var backend = RunDevice.Open(parse.GetRequiredValue(device), parse.GetRequiredValue(dtype), screen.Warn);
         CausalLm? loaded = null;
         try
         {

@@ -28,7 +28,7 @@ static class PretrainCommand
     {
         long started = Stopwatch.GetTimestamp();
         AtomicFile.RequireWritable(folder);
-        using var backend = Device.Open(device);
+        using var backend = Device.Open(device, notice: screen.Warn);
         var result = await screen.FollowAsync(LogEvery, [], progress => Pretraining.RunAsync(folder, backend, steps, seed, progress, cancel));
         screen.Out.WriteLine($"{folder}: loss {result.Last!.Loss:0.000} after {result.Steps} steps and {Screen.Duration(Stopwatch.GetElapsedTime(started))}");
 

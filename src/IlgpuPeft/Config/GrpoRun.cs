@@ -60,6 +60,6 @@ public sealed class GrpoRun : TrainingRun
     public static new GrpoRun Open(RunConfig config, Action<string>? notice = null)
     {
         var data = RunData.LoadPrompts(config);
-        return RunModel.Open(config, opened => new GrpoRun(opened, data, notice));
+        return RunModel.Open(config, notice, opened => new GrpoRun(opened, data, notice));
     }
 }

@@ -62,6 +62,6 @@ public sealed class PpoRun : TrainingRun
     public static new PpoRun Open(RunConfig config, Action<string>? notice = null)
     {
         var data = RunData.LoadPrompts(config);
-        return RunModel.Open(config, opened => new PpoRun(opened, data, notice));
+        return RunModel.Open(config, notice, opened => new PpoRun(opened, data, notice));
     }
 }

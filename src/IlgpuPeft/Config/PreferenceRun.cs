@@ -96,6 +96,6 @@ public sealed class PreferenceRun : TrainingRun
         return Assemble(rows, pairs.Tokenizer, (policy, reference) => new DpoTrainer(policy, config.BaseModel, pairs.Train, direct, pairs.Validation, reference));
 
         PreferenceRun Assemble(RunRows rows, Tokenizer? tokenizer, Func<AdapterSet, AdapterSet?, Trainer> trainer) =>
-            RunModel.Open(config, opened => new PreferenceRun(opened, rows, tokenizer, notice, trainer));
+            RunModel.Open(config, notice, opened => new PreferenceRun(opened, rows, tokenizer, notice, trainer));
     }
 }

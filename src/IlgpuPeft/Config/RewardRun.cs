@@ -56,6 +56,6 @@ public sealed class RewardRun : TrainingRun
     public static new RewardRun Open(RunConfig config, Action<string>? notice = null)
     {
         var data = RunData.LoadPairs(config);
-        return RunModel.Open(config, opened => new RewardRun(opened, data, notice));
+        return RunModel.Open(config, notice, opened => new RewardRun(opened, data, notice));
     }
 }

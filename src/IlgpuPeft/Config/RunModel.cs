@@ -9,12 +9,12 @@ sealed class RunModel : IDisposable
 {
     readonly Stack<IDisposable> owned = new();
 
-    RunModel(RunConfig config)
+    RunModel(RunConfig config, Action<string>? notice)
     {
         Config = config;
         try
         {
-            var backend = Own(RunDevice.Open(config.Device, config.Dtype));
+            var backend = Own(RunDevice.Open(config.Device, config.Dtype, notice));
             Model = Own(PretrainedModel.Load(config.BaseModel, backend, Storage(config)));
         }
         catch
@@ -43,9 +43,9 @@ sealed class RunModel : IDisposable
     };
 
     /// <summary>Loads the base model and puts a run together over it; if that fails, everything is given back.</summary>
-    public static TRun Open<TRun>(RunConfig config, Func<RunModel, TRun> assemble)
+    public static TRun Open<TRun>(RunConfig config, Action<string>? notice, Func<RunModel, TRun> assemble)
     {
-        var model = new RunModel(config);
+        var model = new RunModel(config, notice);
         try
         {
             return assemble(model);

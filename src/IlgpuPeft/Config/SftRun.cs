@@ -54,7 +54,7 @@ public sealed class SftRun : TrainingRun
     public static new SftRun Open(RunConfig config, Action<string>? notice = null)
     {
         var data = RunData.Load(config); // first, since it takes the least time and has the most mistakes
-        return RunModel.Open(config, opened => new SftRun(opened, data, notice));
+        return RunModel.Open(config, notice, opened => new SftRun(opened, data, notice));
     }
 
     static SftOptions Options(RunConfig config) => Common(config, new SftOptions { SequenceLength = config.SequenceLen, Packing = config.SamplePacking });

@@ -90,7 +90,7 @@ public class TensorCoreMatMulTests
     }
 
     [Fact]
-    public void Multiply_of_long_sums_of_positive_terms_is_within_what_truncation_takes()
+    public void Multiply_of_long_sums_is_within_what_truncation_takes()
     {
         const int m = 8, n = 8, k = 8192;
         foreach (string device in TestDevices.WithTensorCores)
@@ -102,8 +102,8 @@ public class TensorCoreMatMulTests
 
             TensorCoreMatMul.Multiply(oracle.Device!, call);
 
-            // All errors of truncation have one sign here: a unit in the last place for each eight terms.
-            oracle.Close(expected, call.C, k / 8 * Math.Pow(2, -23), "long sums");
+            // A term loses half a unit in the sum's last place, which is half as large on the way as at the end, and nothing makes up for it: all terms have one sign.
+            oracle.Close(expected, call.C, k * Math.Pow(2, -25), "long sums");
         }
     }
 

@@ -7,9 +7,10 @@
 // Launch     a group of 4 warps, 2 x 2, for 128 x 128 or 64 x 64 outputs; a ring of 3 stages of 64 terms of both operands in 96 or 48 KB of shared memory.
 //            Groups go down 8 tiles before they go right, so that those that run at a time share operands in the second-level cache; grid (tiles, parts)
 // Floor      2·M·N·K flops, bound by tensor cores: 64 terms of a warp's 64 x 64 outputs cost 128 multiplies, 32 ldmatrix and 16 copies
-// Numerics   on the emulator, which rounds each mma's sum once, within 1e-5 of the f64 product of the same bfloat16 operands, before C is rounded. Tensor cores truncate their sums
-//            instead: K/8 steps of at most 2^-23 of the terms' magnitudes, all towards zero, so 1e-4 for K = 8,192 (Fasi et al. 2021, "Numerical behavior of NVIDIA tensor cores",
-//            PeerJ CS 7:e330). Few outputs with long sums are split along K into a number of parts that extents alone decide; parts are added in order, so runs repeat bit for bit
+// Numerics   on the emulator, which rounds the sum of an mma once, within 1e-5 of the f64 product of the same bfloat16 operands, before C is rounded. Tensor cores cut off what lies
+//            below the last place of a step's largest term (Fasi et al. 2021, "Numerical behavior of NVIDIA tensor cores", PeerJ CS 7:e330): where all terms have one sign, that
+//            may add K·2^-25 of the sum, 2.4e-4 for K = 8,192; no GPU has measured it. Few outputs with long sums are split along K into a number of parts that extents alone
+//            decide; parts are added in order, so runs repeat bit for bit
 // Source     the tiling of CUTLASS' "efficient GEMM" notes for sm_80; fragment layouts from the PTX manual
 
 using ILGPU;

@@ -56,6 +56,17 @@ public sealed class CliMethodInputTests : IDisposable
 
     [Fact]
     public async Task Responses_of_one_label_are_an_error()
+    [Fact]
+    public async Task Kto_is_held_to_its_reference_whatever_dpo_would_leave_out()
+    {
+        (await Tool.RunAsync("train", run.Config("first", MethodRun.Lines("kto")))).Succeeds();
+        string[] again = ["train", run.Config("kto", MethodRun.Lines("kto")), "--set", "lora_model_dir=first", "--set", "max_steps=1", "--json"];
+        double loss = (await Tool.RunAsync(again)).Succeeds().Json.GetProperty("loss").GetDouble();
+        var free = (await Tool.RunAsync([.. again, "--set", "dpo_reference_free=true"])).Succeeds();
+        Assert.Contains("dpo_reference_free is ignored", free.Error, StringComparison.Ordinal);
+        Assert.Equal(loss, free.Json.GetProperty("loss").GetDouble());
+    }
+
     {
         run.Write("liked.jsonl", Enumerable.Range(0, 4).Select(i => new { prompt = $"{i} + 1 = ", completion = $"{i + 1}", label = true }));
         (await Tool.RunAsync("train", run.Config("kto", MethodRun.Lines("kto")), "--set", "datasets.0.path=liked.jsonl")).Fails(1, "4 of 4 rows to train on are desirable, expected both labels");

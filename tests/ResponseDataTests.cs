@@ -66,6 +66,22 @@ public sealed class ResponseDataTests : IDisposable
         }
     }
 
+    // Axolotl's rows for reward models, for orpo and of messages with two texts.
+    [Theory]
+    [InlineData(true, """{"system": "Be kind.", "input": "Hi.", "chosen": "Hello.", "rejected": "What?"}""")]
+    [InlineData(false, """{"system": "", "input": "Hi.", "chosen": "Hello.", "rejected": "What?"}""")]
+    [InlineData(true, $$"""{"system": "Be kind.", "prompt": "Hi.", "chosen": [{{Ask}}, {{Good}}], "rejected": [{{Ask}}, {{Bad}}]}""")]
+    [InlineData(false, $$"""{"messages": [{{Ask}}], "chosen": "Hello.", "rejected": "What?"}""")]
+    [InlineData(false, """{"prompt": "Hi.", "chosen": "Hello.", "rejected": "What?"}""")]
+    public void Pair_of_texts_is_written_by_the_template(bool system, string row)
+    {
+        var pair = Pair(row, DatasetType.ChatTemplate, "chatml");
+        string start = system ? """{"role": "system", "content": "Be kind."}, """ : "";
+        var expected = Pair($$"""{"chosen": [{{start}}{{Ask}}, {{Good}}], "rejected": [{{start}}{{Ask}}, {{Bad}}]}""", DatasetType.ChatTemplate, "chatml");
+        Assert.Equal((string.Join(' ', expected.Prompt), string.Join(' ', expected.Chosen), string.Join(' ', expected.Rejected)),
+            (string.Join(' ', pair.Prompt), string.Join(' ', pair.Chosen), string.Join(' ', pair.Rejected)));
+    }
+
     [Fact]
     public void Conversations_share_a_prompt_of_many_turns()
     {

@@ -113,6 +113,9 @@ public sealed class DataRow(string file, int line, JsonElement fields)
     }
 
     /// <summary>Whether a field is a list.</summary>
+    /// <summary>Whether a field is text.</summary>
+    public bool HasText(string name) => Find(name, out var value) && value.ValueKind == JsonValueKind.String;
+
     public bool HasList(string name) => Find(name, out var value) && value.ValueKind == JsonValueKind.Array;
 
     /// <summary>The fields that hold text, a number, true or false, as text by their names.</summary>

@@ -17,7 +17,10 @@ public enum DatasetType
     /// <summary>prompt and completion, joined as they are; the completion is trained on.</summary>
     PromptCompletion,
 
-    /// <summary>A list of messages with role and content, written by a chat template; the assistant's turns are trained on.</summary>
+    /// <summary>
+    /// A list of messages with role and content, written by a chat template; the assistant's turns are trained on. Responses of pairs may also be texts, after a prompt that is a text in
+    /// <c>input</c> or <c>prompt</c>; and a pair's text in <c>system</c> is its first message.
+    /// </summary>
     ChatTemplate,
 
     /// <summary>

@@ -212,7 +212,7 @@ public sealed class DataTests : IDisposable
 
     [Fact]
     public void Conversation_without_a_template_says_which_there_are() =>
-        Assert.Contains("chatml", Assert.Throws<NotSupportedException>(() => Load(Source("a.jsonl", "{}", DatasetType.ChatTemplate), tokenizer: Stories())).Message, StringComparison.Ordinal);
+        Assert.Contains("chatml", Assert.Throws<ArgumentException>(() => Load(Source("a.jsonl", "{}", DatasetType.ChatTemplate), tokenizer: Stories())).Message, StringComparison.Ordinal);
 
     [Fact]
     public void Spelled_out_special_tokens_are_not_doubled()

@@ -13,8 +13,10 @@ sealed class ResponseEncoder
     readonly DatasetSource source;
     readonly RowTokenizer texts;
 
-    /// <exception cref="NotSupportedException">The source holds conversations, no template is named, and the tokenizer's own is not built in.</exception>
-    /// <exception cref="ArgumentException">The source holds running text, or holds text and there is no tokenizer or no end-of-sequence token.</exception>
+    /// <exception cref="ArgumentException">
+    /// The source holds running text, or holds text and there is no tokenizer or no end-of-sequence token; or it holds conversations, no template is named, and the tokenizer's own is not
+    /// built in.
+    /// </exception>
     public ResponseEncoder(DatasetSource source, DatasetOptions options, Tokenizer? tokenizer)
     {
         if (source.Type == DatasetType.Completion)

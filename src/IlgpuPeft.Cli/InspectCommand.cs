@@ -42,6 +42,11 @@ static class InspectCommand
         using var file = Safetensors.Open(path);
         if (json)
         {
+        if (!IsSafetensors(path))
+        {
+            throw new InvalidDataException($"{path}: expected a folder with config.json or {PeftFiles.ConfigName}, or a safetensors file, found a file of another kind. Check the path.");
+        }
+
             var tensors = file.Tensors.Select(info => new { info.Name, Dtype = info.TypeName, info.Shape, info.Bytes });
             screen.Out.WriteLine(Json.Line(new { Kind = "safetensors", file.Metadata, Tensors = tensors }));
             return;
@@ -54,6 +59,14 @@ static class InspectCommand
     static void ShowAdapter(string folder, bool json, Screen screen)
     {
         var (adapter, notes) = PeftFiles.Read(folder);
+    // By its name, so that a damaged one is told as such; or by the brace that opens a header, after eight bytes of its length.
+    static bool IsSafetensors(string path)
+    {
+        using var file = File.OpenRead(path);
+        Span<byte> start = stackalloc byte[9];
+        return Path.GetExtension(path) == ".safetensors" || (file.ReadAtLeast(start, start.Length, throwOnEndOfStream: false) == start.Length && start[^1] == '{');
+    }
+
         notes.ToList().ForEach(screen.Warn);
         var (config, pairs) = (adapter.Config, adapter.Pairs);
         var ranks = pairs.Select(pair => pair.Rank).Distinct().Order().ToList();

@@ -12,9 +12,10 @@ static class InspectCommand
         var path = new Argument<string>("PATH") { Description = "A model folder, an adapter folder, or a safetensors file." };
         var (json, device, dtype) = (Arguments.Json(), Arguments.Device(), Arguments.Dtype());
         var command = new Command("inspect", "Show what a model, an adapter or a safetensors file holds.") { path, json, device, dtype };
-        command.SetAction(parse =>
+        command.SetAction((parse, cancel) =>
         {
             Arguments.RequireDevice(parse, device, dtype);
+            cancel.ThrowIfCancellationRequested(); // each of the three below takes moments
             var (screen, asJson, at) = (new Screen(parse.InvocationConfiguration), parse.GetValue(json), parse.GetRequiredValue(path));
             if (File.Exists(at))
             {
@@ -33,20 +34,22 @@ static class InspectCommand
                 throw new DirectoryNotFoundException($"{at}: expected a folder with config.json or {PeftFiles.ConfigName}, or a safetensors file, found " +
                     $"{(Directory.Exists(at) ? "a folder with neither" : "nothing")}. Check the path.");
             }
+
+            return Task.CompletedTask;
         });
         return command;
     }
 
     static void ShowFile(string path, bool json, Screen screen)
     {
-        using var file = Safetensors.Open(path);
-        if (json)
-        {
         if (!IsSafetensors(path))
         {
             throw new InvalidDataException($"{path}: expected a folder with config.json or {PeftFiles.ConfigName}, or a safetensors file, found a file of another kind. Check the path.");
         }
 
+        using var file = Safetensors.Open(path);
+        if (json)
+        {
             var tensors = file.Tensors.Select(info => new { info.Name, Dtype = info.TypeName, info.Shape, info.Bytes });
             screen.Out.WriteLine(Json.Line(new { Kind = "safetensors", file.Metadata, Tensors = tensors }));
             return;
@@ -56,9 +59,6 @@ static class InspectCommand
         screen.Out.WriteLine($"{file.Tensors.Count} tensors, {MemoryAccount.Format(file.Tensors.Sum(info => info.Bytes))}");
     }
 
-    static void ShowAdapter(string folder, bool json, Screen screen)
-    {
-        var (adapter, notes) = PeftFiles.Read(folder);
     // By its name, so that a damaged one is told as such; or by the brace that opens a header, after eight bytes of its length.
     static bool IsSafetensors(string path)
     {
@@ -67,6 +67,9 @@ static class InspectCommand
         return Path.GetExtension(path) == ".safetensors" || (file.ReadAtLeast(start, start.Length, throwOnEndOfStream: false) == start.Length && start[^1] == '{');
     }
 
+    static void ShowAdapter(string folder, bool json, Screen screen)
+    {
+        var (adapter, notes) = PeftFiles.Read(folder);
         notes.ToList().ForEach(screen.Warn);
         var (config, pairs) = (adapter.Config, adapter.Pairs);
         var ranks = pairs.Select(pair => pair.Rank).Distinct().Order().ToList();

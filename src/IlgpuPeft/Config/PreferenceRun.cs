@@ -62,11 +62,11 @@ public sealed class PreferenceRun : TrainingRun
     internal static long Tokens(PreferencePair pair) => 2L * pair.Prompt.Length + pair.Chosen.Length + pair.Rejected.Length;
 
     /// <summary>Reads data and model as <see cref="TrainingRun.Open"/> does, of a preference method.</summary>
-    public static new PreferenceRun Open(RunConfig config, Action<string>? notice = null)
+    public static new PreferenceRun Open(RunConfig config, Action<string>? notice = null, CancellationToken cancel = default)
     {
         if (config.Rl == "kto")
         {
-            var responses = RunData.LoadLabelled(config);
+            var responses = RunData.LoadLabelled(config, cancel);
             var options = Common(config, new KtoOptions
             {
                 Beta = config.RlBeta,
@@ -78,7 +78,7 @@ public sealed class PreferenceRun : TrainingRun
                 (policy, reference) => new KtoTrainer(policy, config.BaseModel, responses.Train, options, responses.Validation, reference));
         }
 
-        var pairs = RunData.LoadPairs(config);
+        var pairs = RunData.LoadPairs(config, cancel);
         var rows = pairs.Summary(Tokens, pair => pair.Chosen.Length + pair.Rejected.Length, pair => pair.Length);
         if (config.Rl == "orpo")
         {

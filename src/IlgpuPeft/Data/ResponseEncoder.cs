@@ -117,13 +117,13 @@ sealed class ResponseEncoder
     (List<ChatMessage> Prompt, ChatMessage Chosen, ChatMessage Rejected) Conversations(DataRow row)
     {
         List<ChatMessage> apart = PromptMessages(row) is { } field ? ChatTurns.Messages(row, field, source) : [];
-        List<ChatMessage> chosen = Whole(Chosen), rejected = Whole(Rejected);
-        int common = chosen.Zip(rejected).TakeWhile(pair => pair.First == pair.Second).Count();
         if (apart.Count == 0 && row.HasText(Chosen) && PromptTextField(row) is { } question)
         {
             apart = [new ChatMessage("user", row.Text(question))];
         }
 
+        List<ChatMessage> chosen = Whole(Chosen), rejected = Whole(Rejected);
+        int common = chosen.Zip(rejected).TakeWhile(pair => pair.First == pair.Second).Count();
         common = Math.Min(common, Math.Min(chosen.Count, rejected.Count) - 1); // of equal answers one is still an answer
         return common > 0
             ? (chosen[..common], Answer(row, chosen, common, Chosen), Answer(row, rejected, common, Rejected))
@@ -139,11 +139,11 @@ sealed class ResponseEncoder
         }
     }
 
-    static ChatMessage Answer(DataRow row, List<ChatMessage> messages, int prompt, string field) => messages.Count == prompt + 1 && messages[^1].Role == "assistant"
-        ? messages[^1]
     // Axolotl's bradley_terry rows name the question input; others of one turn name it prompt.
     string? PromptTextField(DataRow row) => new[] { source.FieldMessages ?? "messages", InputField, PromptField }.FirstOrDefault(row.HasText);
 
+    static ChatMessage Answer(DataRow row, List<ChatMessage> messages, int prompt, string field) => messages.Count == prompt + 1 && messages[^1].Role == "assistant"
+        ? messages[^1]
         : throw row.Problem($"{field} has {messages.Count - prompt} messages where the conversations part, expected one answer of the assistant. Cut the conversations after it.");
 
     (int[] Prompt, int[] Response) Answered(DataRow row)

@@ -97,7 +97,7 @@ public class BuiltInTests
         using var folder = new TempFolder();
         var demonstration = Demonstration.Prepare(folder.Path);
         double taught;
-        using (var run = SftRun.Open(demonstration.Supervised))
+        using (var run = SftRun.Open(demonstration.Supervised, cancel: TestContext.Current.CancellationToken))
         {
             double before = Quiz.Accuracy(Ask(run));
             await run.RunAsync(cancel: cancel);
@@ -107,13 +107,13 @@ public class BuiltInTests
             Assert.True(run.Weights.Parameters.Count < 0.01 * run.Model.ParameterCount);
         }
 
-        using (var run = RewardRun.Open(demonstration.RewardModel))
+        using (var run = RewardRun.Open(demonstration.RewardModel, cancel: TestContext.Current.CancellationToken))
         {
             var result = await run.RunAsync(cancel: cancel);
             Assert.True(result.Final!.Measures!["accuracy"] > 0.95, $"{result.Final.Measures["accuracy"]:0.0 %} of held-out pairs told apart, expected more than 95 %");
         }
 
-        using (var run = PpoRun.Open(demonstration.Policy))
+        using (var run = PpoRun.Open(demonstration.Policy, cancel: TestContext.Current.CancellationToken))
         {
             List<StepMetrics> updates = [];
             await run.RunAsync(new ImmediateProgress<StepMetrics>(updates.Add), cancel: cancel);

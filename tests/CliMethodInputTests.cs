@@ -25,7 +25,9 @@ public sealed class CliMethodInputTests : IDisposable
     [InlineData("ppo", "rewards.1={model: reward, target: 3}", "rewards.1.target: it is an option of rules. A reward model has weight and label.")]
     [InlineData("ppo", "rewards.0={rule: exact-match, field: solution}", "prompts.jsonl:1: reward exact-match needs the field solution, and the row has answer.")]
     [InlineData("grpo", "rewards.0={rule: number-match, field: solution}", "prompts.jsonl:1: reward number-match needs the field solution")]
-    [InlineData("ppo", "ppo.response_length=32", "32 tokens leave no room for a prompt before a response of 32")]
+    [InlineData("ppo", "ppo.response_length=32", "32 tokens leave no room for a prompt before a response of 32, ppo.response_length. Raise sequence_len, or lower ppo.response_length.")]
+    [InlineData("grpo", "trl.max_completion_length=512", "a response of 512, trl.max_completion_length. Raise sequence_len, or lower trl.max_completion_length.")]
+    [InlineData("dpo", "datasets.0.type=chat_template", "pairs.jsonl: ChatTemplate: the model has no chat template. Choose one by name")]
     [InlineData("ppo", "ppo.num_mini_batches=4", "a divisor of the 2 prompts of an update")]
     [InlineData("ppo", "ppo.max_sequences=0", "ppo.max_sequences: expected a whole number of at least 1")]
     [InlineData("dpo", "rl=simpo", "rl: expected dpo, ipo, orpo, kto, grpo or ppo, got \"simpo\"")]
@@ -45,13 +47,24 @@ public sealed class CliMethodInputTests : IDisposable
     [InlineData("orpo", """{"prompt": "a", "chosen": "b"}""", "data.jsonl:1: ")]
     [InlineData("kto", """{"prompt": "a", "completion": "b"}""", "data.jsonl:1: ")]
     [InlineData("kto", """{"prompt": "a", "completion": "b", "label": "perhaps"}""", "data.jsonl:1: field \"label\" is text, expected true or false")]
-    [InlineData("ppo", """{"prompt": "a question that leaves no room for an answer"}""", "1 rows -> 0 prompts, 0 tokens; 1 dropped: longer than sequence_len. Nothing is left to train on")]
+    [InlineData("ppo", """{"prompt": "a question that leaves no room for an answer"}""", "1 rows -> 0 prompts, 0 tokens; 1 dropped: longer than sequence_len less ppo.response_length. Nothing is left to train on. Check the dataset's type and fields, or raise sequence_len (32) or lower ppo.response_length (6).")]
     [InlineData("grpo", """{"question": "a"}""", "data.jsonl:1: ")]
     public async Task Row_that_cannot_be_learned_from_is_an_error(string method, string row, string message)
     {
         File.WriteAllText(run.PathOf("data.jsonl"), row);
         (await Tool.RunAsync("train", run.Config(method, MethodRun.Lines(method)), "--set", "datasets.0.path=data.jsonl")).Fails(2, message);
         Assert.False(Directory.Exists(run.PathOf(method)));
+    }
+
+    [Fact]
+    public async Task Kto_is_held_to_its_reference_whatever_dpo_would_leave_out()
+    {
+        (await Tool.RunAsync("train", run.Config("first", MethodRun.Lines("kto")))).Succeeds();
+        string[] again = ["train", run.Config("kto", MethodRun.Lines("kto")), "--set", "lora_model_dir=first", "--set", "max_steps=1", "--json"];
+        double loss = (await Tool.RunAsync(again)).Succeeds().Json.GetProperty("loss").GetDouble();
+        var free = (await Tool.RunAsync([.. again, "--set", "dpo_reference_free=true"])).Succeeds();
+        Assert.Contains("dpo_reference_free is ignored", free.Error, StringComparison.Ordinal);
+        Assert.Equal(loss, free.Json.GetProperty("loss").GetDouble());
     }
 
     [Fact]

@@ -60,6 +60,10 @@ public class CliTests : IDisposable
     [InlineData(2, "is a file, expected a folder", "quantize", "--model", "{model}", "--out", "{model}/config.json/out")]
     [InlineData(2, "is a file, expected a folder", "score", "--model", "{model}", "--tokens", "1,2", "--logits", "{model}/config.json/l.safetensors")]
     [InlineData(2, "found nothing", "inspect", "{temp}/absent")]
+    [InlineData(2, "found a file of another kind", "inspect", "{rows}")]
+    [InlineData(2, "expected a Hugging Face model folder, found a file", "generate", "--model", "{rows}", "--tokens", "1")]
+    [InlineData(2, "there is no such file. Check --data", "score", "--model", "{model}", "--data", "absent.jsonl", "--type", "tokenized")]
+    [InlineData(2, "there is no field \"text\"; the row has input_ids, labels. Check --type.", "score", "--model", "{stories}", "--data", "{rows}", "--type", "completion")]
     public async Task Bad_input_is_an_error_with_its_exit_code_and_leaves_no_file(int code, string message, params string[] args)
     {
         (await Tool.RunAsync([.. args.Select(Path)])).Fails(code, message);
@@ -174,6 +178,7 @@ public class CliTests : IDisposable
         var rows = (await Tool.RunAsync(["score", .. args])).Succeeds().Out.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => JsonElement.Parse(line)).ToList();
         var labels = File.ReadLines(tiny.Rows).Select(line => Ints(JsonElement.Parse(line), "labels").Skip(1).Count(label => label != -100)).ToList();
         Assert.Equal(labels.Sum(), whole.GetProperty("tokens").GetInt64());
+        Assert.Equal(Enumerable.Range(1, rows.Count).Select(line => (tiny.Rows, line)), rows.Select(row => (row.GetProperty("file").GetString()!, row.GetProperty("line").GetInt32())));
         Assert.Equal(rows.Count, whole.GetProperty("rows").GetInt32());
         Assert.Equal(rows.Zip(labels, (row, count) => row.GetProperty("loss").GetDouble() * count).Sum() / labels.Sum(), whole.GetProperty("loss").GetDouble(), 1e-5);
     }

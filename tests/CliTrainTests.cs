@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Runtime.InteropServices;
 using System.Text.Json;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Metrics;
@@ -8,7 +7,7 @@ using Xunit;
 namespace IlgpuPeft.Tests;
 
 /// <summary>Training runs from YAML file to adapter, through the command line.</summary>
-public partial class CliTrainTests : IDisposable
+public class CliTrainTests : IDisposable
 {
     const double Tolerance = 1e-4;
     readonly TempFolder temp = new();
@@ -133,7 +132,7 @@ public partial class CliTrainTests : IDisposable
             line = await process.StandardError.ReadLineAsync(TestContext.Current.CancellationToken);
         }
         while (line is not null && !line.StartsWith("step 2/", StringComparison.Ordinal));
-        Assert.Equal(0, Kill(process.Id, Terminate));
+        Tool.Stop(process);
         string rest = await process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);
         await process.WaitForExitAsync(TestContext.Current.CancellationToken);
 
@@ -282,9 +281,4 @@ public partial class CliTrainTests : IDisposable
     }
 
     static double[] Doubles(JsonElement json, string name) => [.. json.GetProperty(name).EnumerateArray().Select(x => x.GetDouble())];
-
-    const int Terminate = 15; // handled as an interrupt is, which a shell has its background processes, and so perhaps these tests, ignore
-
-    [LibraryImport("libc", EntryPoint = "kill")]
-    private static partial int Kill(int process, int signal);
 }

@@ -217,7 +217,7 @@ public sealed class ConfigTests : IDisposable
     [InlineData("sample_packing: maybe", "expected true or false, got \"maybe\"")]
     [InlineData("optimizer: lion", "got \"lion\". Only AdamW")]
     [InlineData("lr_scheduler: polynomial", "expected constant, constant_with_warmup, linear or cosine, got \"polynomial\"")]
-    [InlineData("lora_target_modules: q_proj", "expected a list of names such as [q_proj, v_proj], got \"q_proj\"")]
+    [InlineData("lora_target_modules: q_proj", "expected a list of names such as [q_proj, v_proj], or all-linear, got \"q_proj\"")]
     [InlineData("special_tokens: none", "expected a group of keys")]
     [InlineData("output_dir: [a]", "expected the path of a file or folder, got a list")]
     [InlineData("output_dir: \"a\\0b\"", "expected the path of a file or folder")]

@@ -51,7 +51,7 @@ public sealed class DeviceTrainingTests(ITestOutputHelper output) : IDisposable
             TestDatasets = [],
         };
         File.WriteAllLines(few, File.ReadLines(Path.Combine(folder, "train.jsonl")).Take(Rows));
-        using var run = SftRun.Open(config);
+        using var run = SftRun.Open(config, cancel: TestContext.Current.CancellationToken);
         var steps = new Steps(_ =>
         {
             if (TestDevices.DeviceOf(run.Model.Backend) is { } kernels)

@@ -16,7 +16,8 @@ public sealed class MethodConfigTests : IDisposable
 
     [Theory]
     [InlineData("reward_model: true\ncenter_rewards_coefficient: 0.01")]
-    [InlineData("rl: dpo\nreference_model_dir: {here}\nrl_beta: 0.2\ndpo_loss_type: hinge\ndpo_label_smoothing: 0.1")]
+    [InlineData("rl: dpo\nreference_model_dir: {here}\nrl_beta: 0.2\ndpo_loss_type: sigmoid\ndpo_label_smoothing: 0.1")]
+    [InlineData("rl: dpo\nrl_beta: 0.2\ndpo_loss_type: hinge")]
     [InlineData("rl: dpo\nrl_beta: 0.2\ndpo_loss_type: ipo\ndpo_reference_free: true")]
     [InlineData("rl: ipo\nreference_model_dir: {here}\nrl_beta: 0.3")]
     [InlineData("rl: orpo\nrl_beta: 0.25")]
@@ -110,11 +111,45 @@ public sealed class MethodConfigTests : IDisposable
         Assert.DoesNotContain("no such key", failure.Message, StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("rl: ipo\ndpo_label_smoothing: 0.3", 9, "dpo_label_smoothing: expected 0 with rl: ipo, got 0.3")]
+    [InlineData("rl: dpo\ndpo_loss_type: ipo\ndpo_label_smoothing: 0.3", 10, "dpo_label_smoothing: expected 0 with dpo_loss_type: ipo, got 0.3")]
+    [InlineData("rl: dpo\ndpo_loss_type: hinge\ndpo_label_smoothing: 0.3", 10, "dpo_label_smoothing: expected 0 with dpo_loss_type: hinge, got 0.3")]
+    [InlineData("rl: orpo\nrl_beta: 0.5\norpo_alpha: 0.2", 10, "orpo_alpha: contradicts rl_beta")]
+    [InlineData("rl: orpo\norpo_alpha: 0.2\nrl_beta: 0.5", 9, "orpo_alpha: contradicts rl_beta")]
+    [InlineData("rl: ppo\nrewards: [{rule: ended}]\nmicro_batch_size: 4\nppo:\n  num_mini_batches: 3", 12, "ppo.num_mini_batches: expected a divisor of the 4 prompts of an update")]
+    [InlineData("rl: grpo\nrewards: [{rule: ended}]\ntrl:\n  delta: 1.2", 11, "trl.delta: expected more than 1.2, 1 and epsilon, where clipping does not reach, got 1.2")]
+    [InlineData("rl: grpo\nrewards: [{rule: ended}]\ntrl:\n  delta: 1.25\n  epsilon_high: 0.28", 11, "trl.delta: expected more than 1.28, 1 and epsilon_high")]
+    public void What_a_method_cannot_do_is_one_problem_with_line_and_key(string lines, int line, string message)
+    {
+        var problem = Assert.Single(Assert.Throws<ConfigException>(() => Read(Base + lines)).Problems);
+        Assert.Equal(line, problem.Line);
+        Assert.StartsWith(message, $"{problem.Key}: {problem.Message}", StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("rl: orpo", 0.2)]
+    [InlineData("rl: dpo", 0.1)]
+    public void Orpo_alpha_is_the_beta_of_orpo_alone(string method, double beta) => Assert.Equal(beta, Read($"{Base}{method}\norpo_alpha: 0.2").Config.RlBeta);
+
+    [Theory]
+    [InlineData("grpo", "", 1024)]
+    [InlineData("grpo", "trl: {max_completion_length: 256}\n", 768)]
+    [InlineData("grpo", "trl: {max_completion_length: 256}\nsequence_len: 300\n", 300)]
+    [InlineData("grpo", "trl: {max_completion_length: 2147483647}\n", int.MaxValue)]
+    [InlineData("ppo", "", 512)]
+    public void Sequence_len_of_grpo_has_room_for_a_prompt_and_a_completion(string method, string lines, int expected)
+    {
+        var config = Read($"{Base}rl: {method}\nrewards: [{{rule: ended}}]\n{lines}").Config;
+        Assert.Equal(expected, config.SequenceLen);
+        Assert.Equal(expected, Read(ConfigWriter.ToYaml(config)).Config.SequenceLen);
+    }
+
     // Gives every key of a group a value that is not its default, and finds each in what is written.
     void Survives<T>(string method, string group, KeyTable<T> table) where T : new()
     {
         var values = table.Honoured.Select(key => (key.Name, Value: Other(key, key.Get(new T())))).ToList();
-        string yaml = ConfigWriter.ToYaml(Read($"{Base}rl: {method}\nrewards: [{{rule: ended}}]\n{group}:\n{string.Concat(values.Select(pair => $"  {pair.Name}: {pair.Value}\n"))}").Config);
+        string yaml = ConfigWriter.ToYaml(Read($"{Base}rl: {method}\nmicro_batch_size: 2\nrewards: [{{rule: ended}}]\n{group}:\n{string.Concat(values.Select(pair => $"  {pair.Name}: {pair.Value}\n"))}").Config);
         Assert.All(values, pair => Assert.Contains($"\n  {pair.Name}: {pair.Value}\n", yaml, StringComparison.Ordinal));
         Assert.Equal(yaml, ConfigWriter.ToYaml(Read(yaml).Config));
     }

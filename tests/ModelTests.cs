@@ -56,7 +56,7 @@ public class ModelTests
     {
         using TempFolder dense = new(), quantised = new();
         Architectures.Write(dense.Path, "qwen2", type);
-        SavedModel.Quantize(dense.Path, quantised.Path, doubleQuant: storage == WeightStorage.Nf4Double);
+        SavedModel.Quantize(dense.Path, quantised.Path, doubleQuant: storage == WeightStorage.Nf4Double, cancel: TestContext.Current.CancellationToken);
         double[] onLoad = Logits(dense.Path, "cpu", storage);
 
         Compare.Same(onLoad, Logits(quantised.Path, "cpu"));

@@ -55,6 +55,12 @@ public sealed class PpoInputTests : IDisposable
         Assert.Contains(expected, Assert.Throws<ArgumentException>(() => setup.NewTrainer(PpoSetup.Options, prompts: [PpoSetup.Prompts[0], prompt])).Message);
     }
 
+    [Theory]
+    [InlineData(128)]
+    [InlineData(int.MaxValue)]
+    public void Response_asLongAsTheModel_isRefused(int length) => Assert.Contains($"response_length is {length}, expected less than the model's 128 positions",
+        Assert.Throws<ArgumentException>(() => setup.NewTrainer(PpoSetup.Options with { ResponseLength = length })).Message);
+
     [Fact]
     public void Prompts_none_areRefused() => Assert.Contains("no prompts", Assert.Throws<ArgumentException>(() => setup.NewTrainer(PpoSetup.Options, prompts: [])).Message);
 

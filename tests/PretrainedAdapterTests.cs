@@ -190,7 +190,7 @@ public class PretrainedAdapterTests
         double[] expected = subject.Logits();
         Assert.True(Distance(plain, expected) > 0.1, "the adapter changes too little for this test to say anything");
 
-        SavedModel.Merge(subject.ModelFolder, subject.AdapterFolder, subject.Folder.File("merged"), mergeBase: storage);
+        SavedModel.Merge(subject.ModelFolder, subject.AdapterFolder, subject.Folder.File("merged"), mergeBase: storage, cancel: TestContext.Current.CancellationToken);
 
         Compare.Close(expected, Subject.Logits(subject.Folder.File("merged")), 1e-5, "merged");
     }
@@ -204,9 +204,9 @@ public class PretrainedAdapterTests
         using var adapter = subject.Adapt(new LoraConfig { Rank = 3, Alpha = 6, Targets = ["q_proj", "up_proj"] });
         PretrainedAdapter.Save(adapter, subject.AdapterFolder, "base");
         string quantised = subject.Folder.File("quantised"), merged = subject.Folder.File("merged");
-        SavedModel.Quantize(subject.ModelFolder, quantised, doubleQuant);
+        SavedModel.Quantize(subject.ModelFolder, quantised, doubleQuant, cancel: TestContext.Current.CancellationToken);
 
-        SavedModel.Merge(quantised, subject.AdapterFolder, merged, DType.F32);
+        SavedModel.Merge(quantised, subject.AdapterFolder, merged, DType.F32, cancel: TestContext.Current.CancellationToken);
 
         Compare.Close(subject.Logits(), Subject.Logits(merged), 1e-5, "merged");
         Assert.DoesNotContain("quantization_config", File.ReadAllText(Path.Combine(merged, "config.json")), StringComparison.Ordinal);
@@ -220,9 +220,9 @@ public class PretrainedAdapterTests
         string target = subject.Folder.File("merged");
 
         PeftFiles.Write(subject.AdapterFolder, Peft(config, layers: 3));
-        Assert.Contains("adapts a layer that", Assert.Throws<CheckpointException>(() => SavedModel.Merge(subject.ModelFolder, subject.AdapterFolder, target)).Message, StringComparison.Ordinal);
+        Assert.Contains("adapts a layer that", Assert.Throws<CheckpointException>(() => SavedModel.Merge(subject.ModelFolder, subject.AdapterFolder, target, cancel: TestContext.Current.CancellationToken)).Message, StringComparison.Ordinal);
         PeftFiles.Write(subject.AdapterFolder, Peft(config, hidden: 32));
-        string message = Assert.Throws<CheckpointException>(() => SavedModel.Merge(subject.ModelFolder, subject.AdapterFolder, target)).Message;
+        string message = Assert.Throws<CheckpointException>(() => SavedModel.Merge(subject.ModelFolder, subject.AdapterFolder, target, cancel: TestContext.Current.CancellationToken)).Message;
         Assert.Contains("has shape [24, 20], expected [24, 32] by the adapter", message, StringComparison.Ordinal);
 
         Assert.False(Directory.Exists(target));

@@ -66,6 +66,22 @@ public sealed class ResponseDataTests : IDisposable
         }
     }
 
+    // Axolotl's rows for reward models, for orpo and of messages with two texts.
+    [Theory]
+    [InlineData(true, """{"system": "Be kind.", "input": "Hi.", "chosen": "Hello.", "rejected": "What?"}""")]
+    [InlineData(false, """{"system": "", "input": "Hi.", "chosen": "Hello.", "rejected": "What?"}""")]
+    [InlineData(true, $$"""{"system": "Be kind.", "prompt": "Hi.", "chosen": [{{Ask}}, {{Good}}], "rejected": [{{Ask}}, {{Bad}}]}""")]
+    [InlineData(false, $$"""{"messages": [{{Ask}}], "chosen": "Hello.", "rejected": "What?"}""")]
+    [InlineData(false, """{"prompt": "Hi.", "chosen": "Hello.", "rejected": "What?"}""")]
+    public void Pair_of_texts_is_written_by_the_template(bool system, string row)
+    {
+        var pair = Pair(row, DatasetType.ChatTemplate, "chatml");
+        string start = system ? """{"role": "system", "content": "Be kind."}, """ : "";
+        var expected = Pair($$"""{"chosen": [{{start}}{{Ask}}, {{Good}}], "rejected": [{{start}}{{Ask}}, {{Bad}}]}""", DatasetType.ChatTemplate, "chatml");
+        Assert.Equal((string.Join(' ', expected.Prompt), string.Join(' ', expected.Chosen), string.Join(' ', expected.Rejected)),
+            (string.Join(' ', pair.Prompt), string.Join(' ', pair.Chosen), string.Join(' ', pair.Rejected)));
+    }
+
     [Fact]
     public void Conversations_share_a_prompt_of_many_turns()
     {
@@ -191,6 +207,12 @@ public sealed class ResponseDataTests : IDisposable
             """, DatasetType.Tokenized);
         var (prompts, reports) = Dataset.LoadPrompts([source], new DatasetOptions { SequenceLength = 2 }, null);
         Assert.Equal((1, 1), (prompts.Count, reports[0].TooLong));
+        var reserved = new DatasetOptions { SequenceLength = 12, ReservedLength = 10, ReservedKey = "answers" };
+        (prompts, reports) = Dataset.LoadPrompts([source], reserved, null);
+        Assert.Equal((1, 1), (prompts.Count, reports[0].TooLong));
+        Assert.EndsWith("1 dropped: longer than sequence_len less answers", reports[0].ToString(), StringComparison.Ordinal);
+        Assert.StartsWith($"{source.Path}:1: the row has 3 tokens, expected at most 2: sequence_len, 12, less answers, 10. Shorten the row, raise sequence_len (12) or lower answers (10), or set ",
+            Assert.Throws<InvalidDataException>(() => Dataset.LoadPrompts([source], reserved with { ExcessLength = ExcessLength.Raise }, null)).Message, StringComparison.Ordinal);
     }
 
     [Theory]
@@ -205,7 +227,8 @@ public sealed class ResponseDataTests : IDisposable
     [InlineData(DatasetType.ChatTemplate, $$"""{"chosen": [{{Good}}], "rejected": [{{Bad}}]}""", "1: chosen and rejected have no message in common at their beginning")]
     [InlineData(DatasetType.ChatTemplate, $$"""{"chosen": [{{Ask}}, {{Good}}, {{Ask}}], "rejected": [{{Ask}}, {{Bad}}]}""", "1: chosen has 2 messages where the conversations part")]
     [InlineData(DatasetType.ChatTemplate, $$"""{"chosen": [{{Ask}}, {{Good}}], "rejected": [{{Ask}}, {{Ask}}]}""", "1: rejected has 1 messages where the conversations part, expected one answer of the assistant")]
-    [InlineData(DatasetType.ChatTemplate, """{"chosen": "a", "rejected": "b"}""", "1: field \"chosen\" is text, expected a list of objects")]
+    [InlineData(DatasetType.ChatTemplate, """{"chosen": "a", "rejected": "b"}""", "1: chosen and rejected have no message in common at their beginning")]
+    [InlineData(DatasetType.PromptCompletion, """{"prompt": "a", "chosen": null, "rejected": "c"}""", "1: field \"chosen\" is null, expected a value")]
     public void Pair_that_is_wrong_is_named(DatasetType type, string row, string message)
     {
         var source = Source(row, type);

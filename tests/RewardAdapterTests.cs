@@ -154,7 +154,7 @@ public sealed class RewardAdapterTests : IDisposable
     public void Merge_ofARewardModel_isRefusedAndWritesNothing()
     {
         SavedHead();
-        string message = Assert.Throws<CheckpointException>(() => SavedModel.Merge(temp.File("model"), Folder, temp.File("merged"))).Message;
+        string message = Assert.Throws<CheckpointException>(() => SavedModel.Merge(temp.File("model"), Folder, temp.File("merged"), cancel: TestContext.Current.CancellationToken)).Message;
         Assert.Contains("cannot be merged into a language model, where its head has no place", message, StringComparison.Ordinal);
         Assert.False(Directory.Exists(temp.File("merged")));
     }

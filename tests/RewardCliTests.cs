@@ -59,6 +59,8 @@ public sealed class RewardCliTests : IDisposable
         string[] lines = (await Reward("--data", data, "--json")).Succeeds().Out.TrimEnd().Split('\n');
         Assert.Equal(2, lines.Length);
         Assert.All(lines, line => Assert.Equal(expected["row"], JsonElement.Parse(line).GetProperty("reward").GetDouble()));
+        Assert.Equal([(data, 1), (data, 2)], lines.Select(line => JsonElement.Parse(line)).Select(row => (row.GetProperty("file").GetString()!, row.GetProperty("line").GetInt32())));
+        Assert.False(text.TryGetProperty("line", out _));
         Assert.Equal(string.Create(CultureInfo.InvariantCulture, $"reward {expected["tokens"]:0.000000}  tokens 3\n"), (await Reward("--tokens", "1,5,9")).Succeeds().Out.ReplaceLineEndings("\n"));
     }
 

@@ -34,7 +34,7 @@ public sealed class SavedModelTests : IDisposable
             File.WriteAllBytes(Path.Combine(Model, name), [.. binary, (byte)name.Length]);
         }
 
-        SavedModel.Quantize(Model, temp.File("out"));
+        SavedModel.Quantize(Model, temp.File("out"), cancel: TestContext.Current.CancellationToken);
 
         Assert.All(names, name => Assert.Equal([.. binary, (byte)name.Length], File.ReadAllBytes(Path.Combine(temp.File("out"), name))));
     }
@@ -49,7 +49,7 @@ public sealed class SavedModelTests : IDisposable
         Action[] calls =
         [
             () => PretrainedModel.Load(Model, backend, WeightStorage.Nf4Double),
-            () => SavedModel.Quantize(Model, temp.File("out")),
+            () => SavedModel.Quantize(Model, temp.File("out"), cancel: TestContext.Current.CancellationToken),
             () => Merge(WeightStorage.Nf4),
         ];
         foreach (var call in calls)
@@ -72,13 +72,13 @@ public sealed class SavedModelTests : IDisposable
         string again = Model + Path.DirectorySeparatorChar, around = Path.Combine(Model, "..", "model");
         Action[] calls =
         [
-            () => SavedModel.Quantize(Model, again),
-            () => SavedModel.Merge(Model, Adapter, around),
+            () => SavedModel.Quantize(Model, again, cancel: TestContext.Current.CancellationToken),
+            () => SavedModel.Merge(Model, Adapter, around, cancel: TestContext.Current.CancellationToken),
             () => SavedModel.Write(model, around, DType.BF16, Model),
         ];
 
         Assert.All(calls, call => Assert.Contains("is the model that is read", Assert.Throws<ArgumentException>(call).Message, StringComparison.Ordinal));
-        Assert.Contains("is the adapter that is read", Assert.Throws<ArgumentException>(() => SavedModel.Merge(Model, Adapter, Adapter)).Message, StringComparison.Ordinal);
+        Assert.Contains("is the adapter that is read", Assert.Throws<ArgumentException>(() => SavedModel.Merge(Model, Adapter, Adapter, cancel: TestContext.Current.CancellationToken)).Message, StringComparison.Ordinal);
         Assert.Equal(before, File.ReadAllBytes(Path.Combine(Model, "model.safetensors")));
         Assert.Equal(2, Directory.GetFiles(Adapter).Length);
     }
@@ -138,7 +138,7 @@ public sealed class SavedModelTests : IDisposable
             SaveAdapter();
         }
 
-        SavedModel.Merge(Model, Adapter, temp.File("out"), mergeBase: storage);
+        SavedModel.Merge(Model, Adapter, temp.File("out"), mergeBase: storage, cancel: TestContext.Current.CancellationToken);
     }
 
     void SaveAdapter()

@@ -1,3 +1,5 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
 using System.Text.Json;
 using IlgpuPeft.Cli;
 using Xunit;
@@ -28,7 +30,7 @@ sealed record ToolRun(int Code, string Out, string Error)
 }
 
 /// <summary>Runs the tool in this process, with its standard output and error captured.</summary>
-static class Tool
+static partial class Tool
 {
     public static async Task<ToolRun> RunAsync(params string[] args)
     {
@@ -36,6 +38,14 @@ static class Tool
         int code = await Program.RunAsync(args, output, error, TestContext.Current.CancellationToken);
         return new ToolRun(code, output.ToString(), error.ToString());
     }
+
+    /// <summary>Asks a process to stop.</summary>
+    public static void Stop(Process process) => Assert.Equal(0, Kill(process.Id, Terminate));
+
+    const int Terminate = 15; // handled as an interrupt is, which a shell has its background processes, and so perhaps these tests, ignore
+
+    [LibraryImport("libc", EntryPoint = "kill")]
+    private static partial int Kill(int process, int signal);
 
     /// <summary>The tool's own executable, for tests of signals and standard input; skips where it was not built.</summary>
     public static string Executable()

@@ -14,20 +14,19 @@ static class ChatCommand
         var command = new Command("chat", "Talk with a model. /reset forgets the conversation, /exit ends it.") { template, system };
         model.AddTo(command);
         sampling.AddTo(command);
-        command.SetAction((parse, cancel) =>
+        command.SetAction(async (parse, cancel) =>
         {
             var screen = new Screen(parse.InvocationConfiguration);
             var named = parse.GetValue(template) is { } name ? ChatTemplate.Named(name) : null;
             using var opened = model.Open(parse, screen);
             var tokenizer = opened.Tokenizer
                 ?? throw new ArgumentException($"{opened.Folder}: there is no tokenizer.json, and a conversation is text. Add it, or use generate --tokens.");
-            Talk(opened, tokenizer, named ?? Detect(tokenizer, screen), parse.GetValue(system), sampling.Read(parse), screen, Console.In, cancel);
-            return Task.CompletedTask;
+            await TalkAsync(opened, tokenizer, named ?? Detect(tokenizer, screen), parse.GetValue(system), sampling.Read(parse), screen, Console.In, cancel);
         });
         return command;
     }
 
-    static void Talk(
+    static async Task TalkAsync(
         OpenModel opened, Tokenizer tokenizer, ChatTemplate template, string? system, GenerationOptions options, Screen screen, TextReader input, CancellationToken cancel)
     {
         int? end = template.EndOfTurn is { } token ? tokenizer.TokenId(token) : null;
@@ -37,8 +36,8 @@ static class ChatCommand
         while (true)
         {
             screen.Ask("> ");
-            string? line = input.ReadLine();
-            cancel.ThrowIfCancellationRequested();
+            // Standard input cannot be told to stop waiting: the thread that reads it is left behind, and ends with the process.
+            string? line = await Task.Run(input.ReadLine, CancellationToken.None).WaitAsync(cancel);
             if (line is null or "/exit")
             {
                 return;

@@ -17,6 +17,8 @@ sealed class DataArguments(bool required)
         ("completion", DatasetType.Completion, "text"),
     ];
 
+    static readonly DatasetHints Hints = new("Check --data; a relative path starts at the current folder.", "Rename the file.", "Check --type.");
+
     readonly Option<string?> type = new("--type") { Description = "How rows become prompts and responses. Default: by the first row's fields." };
     readonly Option<int?> length = Arguments.OptionalWhole("--sequence-len", 2,
         $"The most tokens of a row; longer rows are left out. Default: what the model was made for, at most {MostTokens}.");
@@ -32,14 +34,15 @@ sealed class DataArguments(bool required)
     }
 
     /// <summary>Reads and tokenises the file, and says what became of its rows.</summary>
-    public IReadOnlyList<Example> Read(ParseResult parse, OpenModel opened, Screen screen)
+    public IReadOnlyList<Example> Read(ParseResult parse, OpenModel opened, Screen screen, CancellationToken cancel)
     {
-        var source = new DatasetSource { Path = parse.GetRequiredValue(File)! };
+        var source = new DatasetSource { Path = parse.GetRequiredValue(File)!, Hints = Hints };
         source = source with { Type = parse.GetValue(type) is { } name ? Types.First(known => known.Name == name).Type : Guess(source) };
         var data = Dataset.Load([source], new DatasetOptions
         {
             SequenceLength = parse.GetValue(length) ?? Math.Min(opened.Model.Config.MaxPositions, MostTokens),
             VocabularySize = opened.Model.Config.Vocabulary,
+            CancellationToken = cancel,
         }, opened.Tokenizer);
         screen.Say($"data: {data.Reports[0]}");
         return data.Examples;

@@ -31,7 +31,7 @@ static class DemoCommand
 
         IReadOnlyList<Reply> untaught, taught, pleasing;
         TrainingResult result;
-        using (var run = SftRun.Open(demonstration.Supervised))
+        using (var run = SftRun.Open(demonstration.Supervised, cancel: cancel))
         {
             Introduce(run, screen.Out);
             run.Adapter!.Disable();
@@ -44,7 +44,7 @@ static class DemoCommand
                 """);
         }
 
-        using (var run = RewardRun.Open(demonstration.RewardModel))
+        using (var run = RewardRun.Open(demonstration.RewardModel, cancel: cancel))
         {
             result = await screen.FollowAsync(run, cancel: cancel);
             screen.Out.WriteLine($"""
@@ -52,7 +52,7 @@ static class DemoCommand
                 """);
         }
 
-        using (var run = PpoRun.Open(demonstration.Policy))
+        using (var run = PpoRun.Open(demonstration.Policy, cancel: cancel))
         {
             result = await screen.FollowAsync(run, cancel: cancel);
             pleasing = Ask(run, cancel);

@@ -17,7 +17,7 @@ static class EvaluateCommand
         {
             var screen = new Screen(parse.InvocationConfiguration);
             using var opened = model.Open(parse, screen);
-            var examples = data.Read(parse, opened, screen);
+            var examples = data.Read(parse, opened, screen, cancel);
             using var pass = new LanguageModelPass(opened.Model);
             var (loss, tokens) = pass.Evaluate(examples, TokensPerPass, cancel);
             screen.Out.WriteLine(parse.GetValue(json)

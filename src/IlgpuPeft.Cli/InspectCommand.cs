@@ -12,9 +12,10 @@ static class InspectCommand
         var path = new Argument<string>("PATH") { Description = "A model folder, an adapter folder, or a safetensors file." };
         var (json, device, dtype) = (Arguments.Json(), Arguments.Device(), Arguments.Dtype());
         var command = new Command("inspect", "Show what a model, an adapter or a safetensors file holds.") { path, json, device, dtype };
-        command.SetAction(parse =>
+        command.SetAction((parse, cancel) =>
         {
             Arguments.RequireDevice(parse, device, dtype);
+            cancel.ThrowIfCancellationRequested(); // each of the three below takes moments
             var (screen, asJson, at) = (new Screen(parse.InvocationConfiguration), parse.GetValue(json), parse.GetRequiredValue(path));
             if (File.Exists(at))
             {
@@ -33,12 +34,19 @@ static class InspectCommand
                 throw new DirectoryNotFoundException($"{at}: expected a folder with config.json or {PeftFiles.ConfigName}, or a safetensors file, found " +
                     $"{(Directory.Exists(at) ? "a folder with neither" : "nothing")}. Check the path.");
             }
+
+            return Task.CompletedTask;
         });
         return command;
     }
 
     static void ShowFile(string path, bool json, Screen screen)
     {
+        if (!IsSafetensors(path))
+        {
+            throw new InvalidDataException($"{path}: expected a folder with config.json or {PeftFiles.ConfigName}, or a safetensors file, found a file of another kind. Check the path.");
+        }
+
         using var file = Safetensors.Open(path);
         if (json)
         {
@@ -49,6 +57,14 @@ static class InspectCommand
 
         screen.Table(["tensor", "dtype", "shape", "bytes"], file.Tensors.Select(info => (string[])[info.Name, info.TypeName, info.ShapeText, info.Bytes.ToString("N0")]));
         screen.Out.WriteLine($"{file.Tensors.Count} tensors, {MemoryAccount.Format(file.Tensors.Sum(info => info.Bytes))}");
+    }
+
+    // By its name, so that a damaged one is told as such; or by the brace that opens a header, after eight bytes of its length.
+    static bool IsSafetensors(string path)
+    {
+        using var file = File.OpenRead(path);
+        Span<byte> start = stackalloc byte[9];
+        return Path.GetExtension(path) == ".safetensors" || (file.ReadAtLeast(start, start.Length, throwOnEndOfStream: false) == start.Length && start[^1] == '{');
     }
 
     static void ShowAdapter(string folder, bool json, Screen screen)

@@ -20,22 +20,24 @@ static class LadderCommand
         var size = new Option<int>("--size") { Description = "Rows and columns of the matrices, tokens of the sequence; a multiple of 64.", DefaultValueFactory = _ => 128 };
         var json = Arguments.Json();
         var command = new Command("ladder", "Climb from the formula to tensor cores: what each rung moves, issues and collides with.") { device, size, json };
-        command.SetAction(parse =>
+        command.SetAction((parse, cancel) =>
         {
             var screen = new Screen(parse.InvocationConfiguration);
             string name = parse.GetRequiredValue(device);
             int extent = parse.GetRequiredValue(size);
             var matMul = Ladder.ClimbMatMul(name, extent);
+            cancel.ThrowIfCancellationRequested();
             var attention = Ladder.ClimbAttention(name, extent);
             if (parse.GetValue(json))
             {
                 screen.Out.WriteLine(Json.Line(new { size = extent, matmul = matMul.Select(Numbers), attention = attention.Select(Numbers) }));
-                return;
+                return Task.CompletedTask;
             }
 
             Print(screen, $"C = A·B, {extent} x {extent}, on {name}", matMul);
             screen.Out.WriteLine();
             Print(screen, $"Causal attention, {extent} tokens, one head of 32, on {name}", attention);
+            return Task.CompletedTask;
         });
         return command;
     }

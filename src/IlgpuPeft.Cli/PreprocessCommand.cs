@@ -15,7 +15,7 @@ static class PreprocessCommand
         {
             file, set, samples, json, device, dtype,
         };
-        command.SetAction(parse =>
+        command.SetAction((parse, cancel) =>
         {
             var screen = new Screen(parse.InvocationConfiguration);
             Arguments.RequireDevice(parse, device, dtype);
@@ -24,18 +24,20 @@ static class PreprocessCommand
             switch (config.Rl)
             {
                 case "ppo" or "grpo":
-                    Show(RunData.LoadPrompts(config), DataView.Of, DataView.Row);
+                    Show(RunData.LoadPrompts(config, cancel), DataView.Of, DataView.Row);
                     break;
                 case "kto":
-                    Show(RunData.LoadLabelled(config), DataView.Of, DataView.Row);
+                    Show(RunData.LoadLabelled(config, cancel), DataView.Of, DataView.Row);
                     break;
                 case null when !config.RewardModel:
-                    Show(RunData.Load(config), DataView.Of, DataView.Row);
+                    Show(RunData.Load(config, cancel), DataView.Of, DataView.Row);
                     break;
                 default:
-                    Show(RunData.LoadPairs(config), DataView.Of, DataView.Row);
+                    Show(RunData.LoadPairs(config, cancel), DataView.Of, DataView.Row);
                     break;
             }
+
+            return Task.CompletedTask;
 
             void Show<T>(RunData<T> data, Func<T, DataView, string> text, Func<T, object> row)
             {
@@ -48,6 +50,7 @@ static class PreprocessCommand
                 var view = new DataView(data.Tokenizer);
                 foreach (var item in data.Train.Take(parse.GetValue(samples)))
                 {
+                    cancel.ThrowIfCancellationRequested();
                     screen.Out.WriteLine(parse.GetValue(json) ? Json.Line(row(item)) : text(item, view));
                 }
             }

@@ -51,14 +51,14 @@ static class ScoreCommand
             if (parse.GetValue(reward))
             {
                 ids ??= words is null ? null : opened.EncodeWhole(words);
-                PrintRewards(opened, ids is null ? Rows(data.Read(parse, opened, screen)) : [ids], parse.GetValue(json), screen, cancel);
+                PrintRewards(opened, ids is null ? Whole(data.Read(parse, opened, screen, cancel)) : [new Example(ids, ids, "", 0)], parse.GetValue(json), screen, cancel);
                 return Task.CompletedTask;
             }
 
             using var pass = new LanguageModelPass(opened.Model);
             if (rows is not null)
             {
-                foreach (var example in data.Read(parse, opened, screen))
+                foreach (var example in data.Read(parse, opened, screen, cancel))
                 {
                     cancel.ThrowIfCancellationRequested();
                     Print(pass, example, parse.GetValue(json), screen);
@@ -93,24 +93,28 @@ static class ScoreCommand
         double[] logprobs = pass.LogProbs(PackedBatch.From([example with { Labels = example.InputIds }]))[..^1];
         double loss = -logprobs.Where((_, i) => example.Labels[i + 1] != Example.Untrained).Average();
         screen.Out.WriteLine(json
-            ? Json.Line(new { Tokens = example.InputIds, Logprobs = logprobs, Loss = loss, Perplexity = Math.Exp(loss) })
+            ? example.Line == 0
+                ? Json.Line(new { Tokens = example.InputIds, Logprobs = logprobs, Loss = loss, Perplexity = Math.Exp(loss) })
+                : Json.Line(new { Tokens = example.InputIds, Logprobs = logprobs, Loss = loss, Perplexity = Math.Exp(loss), example.File, example.Line })
             : $"loss {loss:0.000000}  perplexity {Math.Exp(loss):0.####}  tokens {example.TrainedTokens}");
     }
 
     // A row that was cut into pieces would be scored in pieces, each of which ends nowhere.
-    static IEnumerable<int[]> Rows(IReadOnlyList<Example> examples) => examples.Zip(examples.Skip(1)).FirstOrDefault(pair => pair.First.Line == pair.Second.Line).First is { } cut
+    static IReadOnlyList<Example> Whole(IReadOnlyList<Example> examples) => examples.Zip(examples.Skip(1)).FirstOrDefault(pair => pair.First.Line == pair.Second.Line).First is { } cut
         ? throw new InvalidDataException($"{cut.File}:{cut.Line}: the text is longer than --sequence-len, and a score is of a whole text. Raise --sequence-len.")
-        : examples.Select(example => example.InputIds);
+        : examples;
 
-    static void PrintRewards(OpenModel opened, IEnumerable<int[]> texts, bool json, Screen screen, CancellationToken cancel)
+    static void PrintRewards(OpenModel opened, IReadOnlyList<Example> texts, bool json, Screen screen, CancellationToken cancel)
     {
         using var model = new RewardModel(opened.Adapter!);
-        foreach (int[] ids in texts)
+        foreach (var example in texts)
         {
             cancel.ThrowIfCancellationRequested();
-            opened.RequireInVocabulary(ids);
-            double reward = model.Score([ids])[0];
-            screen.Out.WriteLine(json ? Json.Line(new { Reward = reward, Tokens = ids.Length }) : $"reward {reward:0.000000}  tokens {ids.Length}");
+            opened.RequireInVocabulary(example.InputIds);
+            double reward = model.Score([example.InputIds])[0];
+            screen.Out.WriteLine(!json ? $"reward {reward:0.000000}  tokens {example.Length}"
+                : example.Line == 0 ? Json.Line(new { Reward = reward, Tokens = example.Length })
+                : Json.Line(new { Reward = reward, Tokens = example.Length, example.File, example.Line }));
         }
     }
 }

@@ -29,7 +29,7 @@ static class TrainCommand
             notes.ToList().ForEach(screen.Warn);
             if (parse.GetValue(dryRun))
             {
-                using var planned = TrainingRun.Open(config, screen.Warn);
+                using var planned = TrainingRun.Open(config, screen.Warn, cancel);
                 ShowPlan(planned, screen);
                 screen.Out.Write(parse.GetValue(json) ? Json.Line(Plan(planned)) + Environment.NewLine : "");
                 return;
@@ -37,7 +37,7 @@ static class TrainCommand
 
             string? from = Checkpoint(config, parse.GetValue(resume), screen);
             AtomicFile.RequireWritable(config.OutputDir);
-            using var run = TrainingRun.Open(config, screen.Warn);
+            using var run = TrainingRun.Open(config, screen.Warn, cancel);
             ShowPlan(run, screen);
             await TrainAsync(run, from, screen, parse.GetValue(json), cancel);
         });

@@ -50,7 +50,7 @@ public static class PretrainedModel
     {
         if (!File.Exists(Path.Combine(folder, "config.json")))
         {
-            throw new DirectoryNotFoundException($"{folder}: expected a Hugging Face model folder, found {(Directory.Exists(folder) ? "a folder without config.json" : "nothing")}. " +
+            throw new DirectoryNotFoundException($"{folder}: expected a Hugging Face model folder, found {(Directory.Exists(folder) ? "a folder without config.json" : File.Exists(folder) ? "a file" : "nothing")}. " +
                 "Give the path of a downloaded model; this version downloads none.");
         }
     }

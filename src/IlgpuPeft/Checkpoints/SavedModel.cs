@@ -82,10 +82,13 @@ public static class SavedModel
     /// What the update is added to: the weights as stored (the choice where the base is also published in 16 bits), or after a round trip through NF4,
     /// which is what the adapter was trained against.
     /// </param>
+    /// <param name="cancel">Stops before the next adapted or quantised tensor, and leaves no model.</param>
     /// <exception cref="ArgumentException"><paramref name="folder"/> is one of those that are read.</exception>
     /// <exception cref="InvalidDataException">The model's <c>config.json</c> has a missing or unsupported field.</exception>
     /// <exception cref="CheckpointException">The adapter does not fit the model.</exception>
-    public static void Merge(string modelFolder, string adapterFolder, string folder, DType? type = null, WeightStorage mergeBase = WeightStorage.AsStored)
+    /// <exception cref="OperationCanceledException"><paramref name="cancel"/> asked for it.</exception>
+    public static void Merge(string modelFolder, string adapterFolder, string folder, DType? type = null, WeightStorage mergeBase = WeightStorage.AsStored,
+        CancellationToken cancel = default)
     {
         RequireOther(folder, modelFolder, "model");
         RequireOther(folder, adapterFolder, "adapter");
@@ -123,6 +126,7 @@ public static class SavedModel
 
             tensors.Add(TensorSource.OfFloats(new TensorInfo(info.Name, type ?? nf4?.Original ?? info.Type!.Value, rows, columns), () =>
             {
+                cancel.ThrowIfCancellationRequested();
                 var weight = Dense(files, info, module, mergeBase);
                 if (pair is not null)
                 {
@@ -152,10 +156,12 @@ public static class SavedModel
     /// <param name="folder">Created if absent.</param>
     /// <param name="doubleQuant">Whether block scales are stored in 8 bits.</param>
     /// <param name="computeType">What <c>bnb_4bit_compute_dtype</c> will say.</param>
+    /// <param name="cancel">Stops between two layers, and leaves no model.</param>
     /// <exception cref="ArgumentException"><paramref name="folder"/> is <paramref name="modelFolder"/>.</exception>
     /// <exception cref="InvalidDataException">The model's <c>config.json</c> has a missing or unsupported field.</exception>
     /// <exception cref="CheckpointException">A matrix is quantised already, or has a weight that is not finite.</exception>
-    public static void Quantize(string modelFolder, string folder, bool doubleQuant = true, DType computeType = DType.BF16)
+    /// <exception cref="OperationCanceledException"><paramref name="cancel"/> asked for it.</exception>
+    public static void Quantize(string modelFolder, string folder, bool doubleQuant = true, DType computeType = DType.BF16, CancellationToken cancel = default)
     {
         RequireOther(folder, modelFolder, "model");
         PretrainedModel.RequireFolder(modelFolder);
@@ -176,7 +182,11 @@ public static class SavedModel
                 throw new CheckpointException(files.FileOf(info.Name), info.Name, "is quantised already, expected a dense model. Start from the 16-bit or 32-bit weights.");
             }
 
-            tensors.AddRange(BitsAndBytes.Write(module, () => Nf4Tensor.Quantize(files, info, doubleQuant)));
+            tensors.AddRange(BitsAndBytes.Write(module, () =>
+            {
+                cancel.ThrowIfCancellationRequested();
+                return Nf4Tensor.Quantize(files, info, doubleQuant);
+            }));
         }
 
         Directory.CreateDirectory(folder);

@@ -71,7 +71,7 @@ static class Key<T>
         Scalar(name, ConfigKind.Text, "text", help, text => text, get, (value, text) => set(value, text!));
 
     /// <summary>
-    /// A file or folder, relative to the YAML file's folder. With <paramref name="orHubName"/> a name of the Hugging Face Hub stays as it is, unless such a folder is there.
+    /// A file or folder, relative to the YAML file's folder, or under ~/ to the user's. With <paramref name="orHubName"/> a name of the Hugging Face Hub stays as it is, unless such a folder is there.
     /// </summary>
     public static ConfigKey<T> Path(string name, string help, Func<T, string?> get, Func<T, string, T> set, bool orHubName = false)
     {
@@ -84,24 +84,42 @@ static class Key<T>
                 return owner;
             }
 
+            if (text.StartsWith('~'))
+            {
+                if (text is not ("~" or ['~', '/', ..]))
+                {
+                    findings.Problem(value, key, $"expected a path, or ~/ and a path in your own home folder, got {value.Shown}. Write the folder out.");
+                    return owner;
+                }
+
+                text = Environment.GetFolderPath(Environment.SpecialFolder.UserProfile, Environment.SpecialFolderOption.DoNotVerify) + text[1..]; // as shells do
+            }
+
             string full = System.IO.Path.GetFullPath(text, findings.Folder);
             return set(owner, orHubName && HubName.Matches(text) && !System.IO.Path.Exists(full) ? text : full);
         }, get);
     }
 
-    public static ConfigKey<T> Choice<V>(string name, string help, (string Name, V Value)[] choices, Func<T, V?> get, Func<T, V, T> set) where V : struct =>
+    /// <summary>One of some words; <paramref name="aliases"/> are read as well, but neither offered nor written.</summary>
+    public static ConfigKey<T> Choice<V>(string name, string help, (string Name, V Value)[] choices, Func<T, V?> get, Func<T, V, T> set, params (string Name, V Value)[] aliases) where V : struct =>
         Scalar(name, ConfigKind.Choice, Words(choices.Select(choice => choice.Name)), help,
-            text => choices.Where(choice => choice.Name == text).Select(choice => (V?)choice.Value).FirstOrDefault(),
+            text => choices.Concat(aliases).Where(choice => choice.Name == text).Select(choice => (V?)choice.Value).FirstOrDefault(),
             value => get(value) is V chosen ? choices.First(choice => choice.Value.Equals(chosen)).Name : null, (value, chosen) => set(value, chosen!.Value));
 
     public static ConfigKey<T> Choice(string name, string help, string[] choices, Func<T, string?> get, Func<T, string, T> set) =>
         Scalar(name, ConfigKind.Choice, Words(choices), help, text => choices.Contains(text) ? text : null, get, (value, text) => set(value, text!));
 
-    public static ConfigKey<T> List(string name, string help, Func<T, IReadOnlyList<string>> get, Func<T, IReadOnlyList<string>, T> set)
+    /// <summary>A list of names; the one name <paramref name="word"/> may stand without brackets.</summary>
+    public static ConfigKey<T> List(string name, string help, Func<T, IReadOnlyList<string>> get, Func<T, IReadOnlyList<string>, T> set, string? word = null)
     {
-        const string expected = "a list of names such as [q_proj, v_proj]";
+        string expected = "a list of names such as [q_proj, v_proj]" + (word is null ? "" : $", or {word}");
         return new(name, ConfigKind.List, expected, help, (owner, value, key, findings) =>
         {
+            if (value is YamlScalar scalar && scalar.Text == word)
+            {
+                return set(owner, [word]);
+            }
+
             if (value is YamlList { Items: var items } && items.All(item => item is YamlScalar { IsBlank: false }))
             {
                 return set(owner, [.. items.Cast<YamlScalar>().Select(item => item.Text)]);
@@ -141,6 +159,17 @@ static class Key<T>
             return owner;
         }, owner => get(owner) is { Count: > 0 } list ? list.Select(item => (object?)table.Write(item)).ToList() : null);
     }
+
+    /// <summary>A key that may only say what happens anyway.</summary>
+    public static ConfigKey<T> Fixed(string name, ConfigKind kind, string expected, string help, Func<YamlValue, bool> holds) => new(name, kind, expected, help, (owner, value, key, findings) =>
+    {
+        if (!holds(value))
+        {
+            Wrong(value, key, expected, help, findings);
+        }
+
+        return owner;
+    }, _ => null);
 
     static ConfigKey<T> Scalar<V>(string name, ConfigKind kind, string expected, string help, Func<string, V?> parse, Func<T, object?> get, Func<T, V?, T> set) =>
         new(name, kind, expected, help, (owner, value, key, findings) =>

@@ -22,7 +22,8 @@ static class ConfigRules
 
         config = Quantization(config, findings);
         Adapter(config, findings);
-        MethodRules.Apply(config, file, findings);
+        Exclude("orpo_alpha", "rl_beta", "both are the weight of the odds ratio", findings);
+        config = MethodRules.Apply(config, file, findings);
         Data(config, findings);
         Schedule(config, findings);
         return Optimizer(config, findings);

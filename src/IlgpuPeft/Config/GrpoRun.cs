@@ -57,9 +57,9 @@ public sealed class GrpoRun : TrainingRun
     ];
 
     /// <summary>Reads data and model as <see cref="TrainingRun.Open"/> does, of a policy.</summary>
-    public static new GrpoRun Open(RunConfig config, Action<string>? notice = null)
+    public static new GrpoRun Open(RunConfig config, Action<string>? notice = null, CancellationToken cancel = default)
     {
-        var data = RunData.LoadPrompts(config);
+        var data = RunData.LoadPrompts(config, cancel);
         return RunModel.Open(config, notice, opened => new GrpoRun(opened, data, notice));
     }
 }

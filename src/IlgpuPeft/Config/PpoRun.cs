@@ -59,9 +59,9 @@ public sealed class PpoRun : TrainingRun
     ];
 
     /// <summary>Reads data and model as <see cref="TrainingRun.Open"/> does, of a policy.</summary>
-    public static new PpoRun Open(RunConfig config, Action<string>? notice = null)
+    public static new PpoRun Open(RunConfig config, Action<string>? notice = null, CancellationToken cancel = default)
     {
-        var data = RunData.LoadPrompts(config);
+        var data = RunData.LoadPrompts(config, cancel);
         return RunModel.Open(config, notice, opened => new PpoRun(opened, data, notice));
     }
 }

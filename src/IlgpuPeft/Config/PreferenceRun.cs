@@ -16,7 +16,8 @@ public sealed class PreferenceRun : TrainingRun
     PreferenceRun(RunModel opened, RunRows rows, Tokenizer? tokenizer, Action<string>? notice, Func<AdapterSet, AdapterSet?, Trainer> trainer) : base(opened)
     {
         (Rows, Tokenizer) = (rows, tokenizer);
-        var reference = Config.Rl is "orpo" || Config.DpoReferenceFree ? null : opened.ReferenceAdapter(notice);
+        bool refers = Config.Rl switch { "orpo" => false, "kto" => true, _ => !Config.DpoReferenceFree };
+        var reference = refers ? opened.ReferenceAdapter(notice) : null;
         Adapter = opened.TrainedAdapter(notice);
         Weights = TrainedWeights.Of(Adapter, Config.BaseModel);
         Trainer = opened.Own(trainer(Adapter, reference));
@@ -61,11 +62,11 @@ public sealed class PreferenceRun : TrainingRun
     internal static long Tokens(PreferencePair pair) => 2L * pair.Prompt.Length + pair.Chosen.Length + pair.Rejected.Length;
 
     /// <summary>Reads data and model as <see cref="TrainingRun.Open"/> does, of a preference method.</summary>
-    public static new PreferenceRun Open(RunConfig config, Action<string>? notice = null)
+    public static new PreferenceRun Open(RunConfig config, Action<string>? notice = null, CancellationToken cancel = default)
     {
         if (config.Rl == "kto")
         {
-            var responses = RunData.LoadLabelled(config);
+            var responses = RunData.LoadLabelled(config, cancel);
             var options = Common(config, new KtoOptions
             {
                 Beta = config.RlBeta,
@@ -77,7 +78,7 @@ public sealed class PreferenceRun : TrainingRun
                 (policy, reference) => new KtoTrainer(policy, config.BaseModel, responses.Train, options, responses.Validation, reference));
         }
 
-        var pairs = RunData.LoadPairs(config);
+        var pairs = RunData.LoadPairs(config, cancel);
         var rows = pairs.Summary(Tokens, pair => pair.Chosen.Length + pair.Rejected.Length, pair => pair.Length);
         if (config.Rl == "orpo")
         {

@@ -53,9 +53,9 @@ public sealed class RewardRun : TrainingRun
     ];
 
     /// <summary>Reads data and model as <see cref="TrainingRun.Open"/> does, of a reward model.</summary>
-    public static new RewardRun Open(RunConfig config, Action<string>? notice = null)
+    public static new RewardRun Open(RunConfig config, Action<string>? notice = null, CancellationToken cancel = default)
     {
-        var data = RunData.LoadPairs(config);
+        var data = RunData.LoadPairs(config, cancel);
         return RunModel.Open(config, notice, opened => new RewardRun(opened, data, notice));
     }
 }

@@ -115,7 +115,10 @@ public sealed record RunConfig
     /// <summary>Texts of special tokens that replace the tokenizer's.</summary>
     public SpecialTokensConfig SpecialTokens { get; init; } = new();
 
-    /// <summary>Most tokens of an example, and the size of a packed bin. Default 512.</summary>
+    /// <summary>
+    /// Most tokens of an example, of a policy's prompt with its answer, and the size of a packed bin. Default 512; a file with <c>rl: grpo</c> that does not say it has 512 for the prompt, and
+    /// <c>max_completion_length</c> more.
+    /// </summary>
     public int SequenceLen { get; init; } = 512;
 
     /// <summary>What happens to longer rows. Default drop.</summary>

@@ -30,37 +30,43 @@ public sealed record RunData<T>(
 public static class RunData
 {
     /// <summary>Reads everything of a supervised run. The model's <c>config.json</c> and tokenizer are read, its weights are not.</summary>
+    /// <param name="config">The run.</param>
+    /// <param name="cancel">Stops between two rows.</param>
     /// <exception cref="DirectoryNotFoundException"><c>base_model</c> is no model folder.</exception>
     /// <exception cref="FileNotFoundException">A data file is absent.</exception>
     /// <exception cref="InvalidDataException">A row, the tokenizer or <c>config.json</c> is wrong.</exception>
     /// <exception cref="ArgumentException">The configuration does not fit the data or the tokenizer.</exception>
-    public static RunData<Example> Load(RunConfig config) => Load(config, config.SequenceLen, (sources, options, tokenizer) =>
+    /// <exception cref="OperationCanceledException"><paramref name="cancel"/> asked for it.</exception>
+    public static RunData<Example> Load(RunConfig config, CancellationToken cancel = default) => Load(config, new DatasetOptions { CancellationToken = cancel }, (sources, options, tokenizer) =>
     {
         var data = Dataset.Load(sources, options, tokenizer);
         return new Dataset<Example>(data.Examples, data.Reports);
     });
 
-    /// <summary>Reads the pairs of a reward model or of <c>rl: dpo</c>, <c>ipo</c> or <c>orpo</c>. Errors are those of <see cref="Load(RunConfig)"/>.</summary>
-    public static RunData<PreferencePair> LoadPairs(RunConfig config) => Load(config, config.SequenceLen, Dataset.LoadPairs);
+    /// <summary>Reads the pairs of a reward model or of <c>rl: dpo</c>, <c>ipo</c> or <c>orpo</c>. Errors are those of <see cref="Load(RunConfig, CancellationToken)"/>.</summary>
+    public static RunData<PreferencePair> LoadPairs(RunConfig config, CancellationToken cancel = default) =>
+        Load(config, new DatasetOptions { CancellationToken = cancel }, Dataset.LoadPairs);
 
-    /// <summary>Reads the responses of <c>rl: kto</c>. Errors are those of <see cref="Load(RunConfig)"/>.</summary>
-    public static RunData<LabelledResponse> LoadLabelled(RunConfig config) => Load(config, config.SequenceLen, Dataset.LoadLabelled);
+    /// <summary>Reads the responses of <c>rl: kto</c>. Errors are those of <see cref="Load(RunConfig, CancellationToken)"/>.</summary>
+    public static RunData<LabelledResponse> LoadLabelled(RunConfig config, CancellationToken cancel = default) =>
+        Load(config, new DatasetOptions { CancellationToken = cancel }, Dataset.LoadLabelled);
 
     /// <summary>
     /// Reads the prompts of <c>rl: ppo</c> or <c>grpo</c>. Those that leave no room for a response within <c>sequence_len</c> are dropped or refused, as <c>excess_length_strategy</c> says.
-    /// Errors are those of <see cref="Load(RunConfig)"/>.
+    /// Errors are those of <see cref="Load(RunConfig, CancellationToken)"/>.
     /// </summary>
     /// <exception cref="ArgumentException">A response alone fills <c>sequence_len</c>; or a rule in <c>rewards</c> needs a tokenizer, or a field that a row lacks.</exception>
-    public static RunData<Prompt> LoadPrompts(RunConfig config)
+    public static RunData<Prompt> LoadPrompts(RunConfig config, CancellationToken cancel = default)
     {
         bool validates = config.Rl != "ppo"; // which has no loss to validate: every prompt is trained on
-        int response = config.Rl == "ppo" ? config.Ppo.ResponseLength : config.Trl.MaxCompletionLength, room = config.SequenceLen - response;
-        if (room <= 0)
+        var (response, key) = config.Rl == "ppo" ? (config.Ppo.ResponseLength, "ppo.response_length") : (config.Trl.MaxCompletionLength, "trl.max_completion_length");
+        if (response >= config.SequenceLen)
         {
-            throw new ArgumentException($"sequence_len: {config.SequenceLen} tokens leave no room for a prompt before a response of {response}. Raise sequence_len, or lower the length of responses.");
+            throw new ArgumentException($"sequence_len: {config.SequenceLen} tokens leave no room for a prompt before a response of {response}, {key}. Raise sequence_len, or lower {key}.");
         }
 
-        var data = Load(validates ? config : config with { ValSetSize = 0, TestDatasets = [] }, room, Dataset.LoadPrompts);
+        var data = Load(validates ? config : config with { ValSetSize = 0, TestDatasets = [] },
+            new DatasetOptions { ReservedLength = response, ReservedKey = key, CancellationToken = cancel }, Dataset.LoadPrompts);
         foreach (var rule in config.Rewards.Where(reward => reward.Rule is not null).Select(reward => RewardRules.Create(reward.Rule!, reward.Options)))
         {
             if (data.Tokenizer is null && rule.ReadsText)
@@ -77,26 +83,28 @@ public static class RunData
         return data;
     }
 
-    static RunData<T> Load<T>(RunConfig config, int sequenceLength, Func<IReadOnlyList<DatasetSource>, DatasetOptions, Tokenizer?, Dataset<T>> read)
+    static RunData<T> Load<T>(RunConfig config, DatasetOptions beginning, Func<IReadOnlyList<DatasetSource>, DatasetOptions, Tokenizer?, Dataset<T>> read)
     {
         PretrainedModel.RequireFolder(config.BaseModel);
         var model = ModelConfig.Load(Path.Combine(config.BaseModel, "config.json"));
         var tokenizer = Tokenizer.LoadIfPresent(config.BaseModel);
-        var options = new DatasetOptions
+        var options = beginning with
         {
-            SequenceLength = sequenceLength,
+            SequenceLength = config.SequenceLen,
             ExcessLength = config.ExcessLengthStrategy,
             TrainOnInputs = config.TrainOnInputs,
             VocabularySize = model.Vocabulary,
             EosId = tokenizer is null ? null : EosId(config.SpecialTokens, tokenizer),
             ChatTemplate = config.ChatTemplate is null or "tokenizer_default" ? null : ChatTemplate.Named(config.ChatTemplate),
         };
-        var data = read(config.Datasets, options, tokenizer);
-        var test = read(config.TestDatasets, options, tokenizer);
+        var data = read(Sources(config.Datasets), options, tokenizer);
+        var test = read(Sources(config.TestDatasets), options, tokenizer);
         var (train, validation) = DataOrder.Split(data.Items.Count, config.ValSetSize, (ulong)config.Seed);
         IReadOnlyList<T> held = [.. validation.Select(i => data.Items[i]), .. test.Items];
         return new RunData<T>([.. train.Select(i => data.Items[i])], held, data.Reports, test.Reports, tokenizer, options);
     }
+
+    static List<DatasetSource> Sources(IReadOnlyList<DatasetSource> sources) => [.. sources.Select(source => source with { Hints = DatasetHints.Configuration })];
 
     static int? EosId(SpecialTokensConfig special, Tokenizer tokenizer)
     {

@@ -1,3 +1,4 @@
+using IlgpuPeft.Adapters;
 using IlgpuPeft.Data;
 using D = IlgpuPeft.Config.Key<IlgpuPeft.Data.DatasetSource>;
 using K = IlgpuPeft.Config.Key<IlgpuPeft.Config.RunConfig>;
@@ -15,6 +16,8 @@ static class RunKeys
     public static readonly string[] AdamNames =
         ["adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw", "paged_adamw_8bit", "paged_adamw_32bit"];
 
+    const string TrainedEnd = "The end of each of the assistant's turns is trained on, and no other.";
+
     static readonly KeyTable<DatasetSource> Message = new(
     [
         D.Text("role", "It names who speaks.", c => c.MessageRole, (c, v) => c with { MessageRole = v }),
@@ -27,7 +30,7 @@ static class RunKeys
         D.Choice("type", "It says how rows become prompts and responses.",
             [("alpaca", DatasetType.Alpaca), ("completion", DatasetType.Completion), ("prompt_completion", DatasetType.PromptCompletion),
                 ("chat_template", DatasetType.ChatTemplate), ("tokenized", DatasetType.Tokenized)],
-            c => c.Type, (c, v) => c with { Type = v }),
+            c => c.Type, (c, v) => c with { Type = v }, [.. AxolotlKeys.ConversationTypes.Select(name => (name, DatasetType.ChatTemplate))]),
         D.Choice("ds_type", "It is the file format.", [("json", DataFileType.Json), ("csv", DataFileType.Csv)], c => c.FileType, (c, v) => c with { FileType = v }),
         D.Choice("split", "A local file is one split; put other splits into files of their own.", ["train"], _ => null, (c, _) => c),
         D.Text("field", "It names the text field of type completion.", c => c.Field, (c, v) => c with { Field = v }),
@@ -39,6 +42,11 @@ static class RunKeys
         D.Text("field_rejected", "It names the field of the other response.", c => c.FieldRejected, (c, v) => c with { FieldRejected = v }),
         D.Text("field_label", "It names the field that says whether a response was liked.", c => c.FieldLabel, (c, v) => c with { FieldLabel = v }),
         D.Section("message_property_mappings", "It names the properties of a message.", Message, c => c, (_, v) => v),
+        D.Fixed("roles", ConfigKind.Section, "assistant: [gpt, assistant], user: [human, user], system: [system], tool: [tool] or a part of it",
+            "Rename other roles in the data.", AxolotlKeys.AreUsualRoles),
+        D.Fixed("roles_to_train", ConfigKind.List, "[assistant]", "The assistant's turns are trained on.", AxolotlKeys.IsAssistantAlone),
+        D.Choice("train_on_eos", TrainedEnd, ["turn"], _ => null, (c, _) => c),
+        D.Choice("train_on_eot", TrainedEnd, ["turn"], _ => null, (c, _) => c),
     ], AxolotlKeys.DatasetIgnored, AxolotlKeys.DatasetUnsupported);
 
     static readonly KeyTable<QuantizationConfig> Quantization = new(
@@ -64,7 +72,8 @@ static class RunKeys
         K.Number("lora_alpha", "The adapter's output is scaled by lora_alpha / lora_r.", AboveZero, Any, c => c.LoraAlpha, (c, v) => c with { LoraAlpha = v }),
         K.Number("lora_dropout", "It is a probability; 1 would drop everything.", 0, 0.99, c => c.LoraDropout, (c, v) => c with { LoraDropout = v }),
         K.Flag("lora_target_linear", "It adapts every linear layer but the head.", c => c.LoraTargetLinear, (c, v) => c with { LoraTargetLinear = v }),
-        K.List("lora_target_modules", "It names the linear layers to adapt.", c => c.LoraTargetModules, (c, v) => c with { LoraTargetModules = v }),
+        K.List("lora_target_modules", "It names the linear layers to adapt.", c => c.LoraTargetModules, (c, v) => c with { LoraTargetModules = v },
+            LoraConfig.AllLinear),
         K.Path("lora_model_dir", "It is the folder of an adapter to go on training.", c => c.LoraModelDir, (c, v) => c with { LoraModelDir = v }),
         K.Flag("peft_use_rslora", "It scales by lora_alpha / √lora_r.", c => c.PeftUseRslora, (c, v) => c with { PeftUseRslora = v }),
 

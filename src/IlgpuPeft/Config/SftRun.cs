@@ -51,9 +51,9 @@ public sealed class SftRun : TrainingRun
     private protected override IReadOnlyList<(string Heading, string Unit, string[] Measures)> Plots => [];
 
     /// <summary>Reads data and model as <see cref="TrainingRun.Open"/> does, of a supervised run.</summary>
-    public static new SftRun Open(RunConfig config, Action<string>? notice = null)
+    public static new SftRun Open(RunConfig config, Action<string>? notice = null, CancellationToken cancel = default)
     {
-        var data = RunData.Load(config); // first, since it takes the least time and has the most mistakes
+        var data = RunData.Load(config, cancel); // first, since it takes the least time and has the most mistakes
         return RunModel.Open(config, notice, opened => new SftRun(opened, data, notice));
     }
 

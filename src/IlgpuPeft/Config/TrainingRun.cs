@@ -69,17 +69,19 @@ public abstract class TrainingRun : IDisposable
     /// <summary>Reads data and model. Nothing is written.</summary>
     /// <param name="config">From <see cref="ConfigReader"/>, or made in code.</param>
     /// <param name="notice">Hears what was read and ignored.</param>
+    /// <param name="cancel">Stops between two rows of the data.</param>
     /// <exception cref="ArgumentException">The configuration asks for what the device, the model or the data cannot give.</exception>
     /// <exception cref="IOException">A file or folder is absent.</exception>
     /// <exception cref="InvalidDataException">A row or <c>config.json</c> is wrong.</exception>
     /// <exception cref="CheckpointException">The model or the adapter is damaged, or they do not belong together.</exception>
-    public static TrainingRun Open(RunConfig config, Action<string>? notice = null) => config.Rl switch
+    /// <exception cref="OperationCanceledException"><paramref name="cancel"/> asked for it.</exception>
+    public static TrainingRun Open(RunConfig config, Action<string>? notice = null, CancellationToken cancel = default) => config.Rl switch
     {
-        "ppo" => PpoRun.Open(config, notice),
-        "grpo" => GrpoRun.Open(config, notice),
-        not null => PreferenceRun.Open(config, notice),
-        null when config.RewardModel => RewardRun.Open(config, notice),
-        null => SftRun.Open(config, notice),
+        "ppo" => PpoRun.Open(config, notice, cancel),
+        "grpo" => GrpoRun.Open(config, notice, cancel),
+        not null => PreferenceRun.Open(config, notice, cancel),
+        null when config.RewardModel => RewardRun.Open(config, notice, cancel),
+        null => SftRun.Open(config, notice, cancel),
     };
 
     /// <summary>

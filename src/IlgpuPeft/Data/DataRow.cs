@@ -7,7 +7,8 @@ namespace IlgpuPeft.Data;
 /// <param name="file">The data file.</param>
 /// <param name="line">Line where the row starts, from 1.</param>
 /// <param name="fields">A JSON object.</param>
-public sealed class DataRow(string file, int line, JsonElement fields)
+/// <param name="hints">What to do about a field that is not there; null for <see cref="DatasetHints.Code"/>.</param>
+public sealed class DataRow(string file, int line, JsonElement fields, DatasetHints? hints = null)
 {
     /// <summary>The data file.</summary>
     public string File => file;
@@ -33,7 +34,7 @@ public sealed class DataRow(string file, int line, JsonElement fields)
 
         if (value.ValueKind != JsonValueKind.String)
         {
-            throw Problem($"field \"{name}\" is {Describe(value)}, expected text. Put the value in quotes, or name another field with field_*.");
+            throw Problem($"field \"{name}\" is {Describe(value)}, expected text. Put the value in quotes. {Hints.Field}");
         }
 
         try
@@ -112,6 +113,9 @@ public sealed class DataRow(string file, int line, JsonElement fields)
         };
     }
 
+    /// <summary>Whether a field is text.</summary>
+    public bool HasText(string name) => Find(name, out var value) && value.ValueKind == JsonValueKind.String;
+
     /// <summary>Whether a field is a list.</summary>
     public bool HasList(string name) => Find(name, out var value) && value.ValueKind == JsonValueKind.Array;
 
@@ -149,19 +153,22 @@ public sealed class DataRow(string file, int line, JsonElement fields)
 
         if (list.ValueKind == JsonValueKind.Object)
         {
-            return [new DataRow(file, line, list)];
+            return [new DataRow(file, line, list, hints)];
         }
 
         return list.ValueKind == JsonValueKind.Array && list.EnumerateArray().All(item => item.ValueKind == JsonValueKind.Object)
-            ? [.. list.EnumerateArray().Select(item => new DataRow(file, line, item))]
+            ? [.. list.EnumerateArray().Select(item => new DataRow(file, line, item, hints))]
             : throw Problem($"field \"{name}\" is {Describe(list)}, expected a list of objects such as [{{\"role\": \"user\", \"content\": \"...\"}}].");
     }
 
     /// <summary>An error in this row: <c>file:line: what is wrong.</c></summary>
     public InvalidDataException Problem(string message) => new($"{file}:{line}: {message}");
 
-    InvalidDataException Missing(string name) =>
-        Problem($"there is no field \"{name}\"; the row has {Names()}. Check the dataset's type, or name the field with field_*.");
+    DatasetHints Hints => hints ?? DatasetHints.Code;
+
+    InvalidDataException Missing(string name) => Problem(fields.TryGetProperty(name, out _)
+        ? $"field \"{name}\" is null, expected a value. Complete or remove the row."
+        : $"there is no field \"{name}\"; the row has {Names()}. {Hints.Field}");
 
     bool Find(string name, out JsonElement value)
     {

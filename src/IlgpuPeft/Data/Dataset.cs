@@ -37,7 +37,9 @@ public sealed record Dataset(IReadOnlyList<Example> Examples, IReadOnlyList<Data
     public static Dataset<LabelledResponse> LoadLabelled(IReadOnlyList<DatasetSource> sources, DatasetOptions options, Tokenizer? tokenizer) =>
         LoadResponses<LabelledResponse>(sources, options, tokenizer, "responses", (encoder, row) => encoder.Labelled(row), item => item.Length, item => item.Length, item => item.Response.Length);
 
-    /// <summary>Reads prompts to be answered. The length limit is the prompt's alone; parameters and errors are else those of <see cref="LoadPairs"/>.</summary>
+    /// <summary>
+    /// Reads prompts to be answered. The length limit is the prompt's, less <see cref="DatasetOptions.ReservedLength"/>; parameters and errors are else those of <see cref="LoadPairs"/>.
+    /// </summary>
     public static Dataset<Prompt> LoadPrompts(IReadOnlyList<DatasetSource> sources, DatasetOptions options, Tokenizer? tokenizer) =>
         LoadResponses<Prompt>(sources, options, tokenizer, Prompts, (encoder, row) => [encoder.Prompt(row)], prompt => prompt.Ids.Length, prompt => prompt.Ids.Length, _ => 0);
 
@@ -59,12 +61,12 @@ public sealed record Dataset(IReadOnlyList<Example> Examples, IReadOnlyList<Data
         {
             var encoder = new ResponseEncoder(source, options, tokenizer);
             int rows = 0, tooLong = 0, equal = 0, before = all.Count;
-            foreach (var row in DatasetReader.Read(source))
+            foreach (var row in DatasetReader.Read(source, options.CancellationToken))
             {
                 rows++;
                 var items = encode(encoder, row);
                 int longest = items.Select(length).DefaultIfEmpty(0).Max();
-                if (longest <= options.SequenceLength)
+                if (longest <= options.Room)
                 {
                     equal += items.Count == 0 ? 1 : 0;
                     all.AddRange(items);
@@ -74,24 +76,29 @@ public sealed record Dataset(IReadOnlyList<Example> Examples, IReadOnlyList<Data
                 tooLong++;
                 if (options.ExcessLength == ExcessLength.Raise)
                 {
-                    throw row.Problem($"the row has {longest} tokens, expected at most sequence_len, {options.SequenceLength}. Raise sequence_len, shorten the row, or set excess_length_strategy to drop.");
+                    throw row.Problem($"the row has {longest} tokens, expected at most {options.RoomInWords}. Shorten the row, {options.MoreRoom}, or set excess_length_strategy to drop.");
                 }
             }
 
             var kept = all.Skip(before);
-            var report = new DatasetReport(source.Path, rows, all.Count - before, tooLong, 0, 0, kept.Sum(tokens), kept.Sum(trained)) { Unit = unit, Equal = equal };
+            var report = new DatasetReport(source.Path, rows, all.Count - before, tooLong, 0, 0, kept.Sum(tokens), kept.Sum(trained))
+            {
+                Unit = unit,
+                Equal = equal,
+                Limit = options.ReservedLength == 0 ? "sequence_len" : $"sequence_len less {options.ReservedKey}",
+            };
             return report.Examples > 0 ? report : throw NothingLeft(report, options);
         }
     }
 
     static InvalidDataException NothingLeft(DatasetReport report, DatasetOptions options) =>
-        new($"{report}. Nothing is left to train on. Check the dataset's type and fields, or raise sequence_len ({options.SequenceLength}).");
+        new($"{report}. Nothing is left to train on. Check the dataset's type and fields, or {options.MoreRoom}.");
 
     static DatasetReport LoadOne(DatasetSource source, DatasetOptions options, Tokenizer? tokenizer, List<Example> examples)
     {
         var encoder = new RowEncoder(source, options, tokenizer);
         int rows = 0, tooLong = 0, truncated = 0, untrained = 0, before = examples.Count;
-        foreach (var row in DatasetReader.Read(source))
+        foreach (var row in DatasetReader.Read(source, options.CancellationToken))
         {
             rows++;
             var example = encoder.Encode(row);

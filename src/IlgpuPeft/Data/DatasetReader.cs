@@ -10,34 +10,48 @@ public static class DatasetReader
     static readonly UTF8Encoding Utf8 = new(false, throwOnInvalidBytes: true);
 
     /// <summary>The rows of a source's file, in file order.</summary>
+    /// <param name="source">The file.</param>
+    /// <param name="cancel">Stops between two rows.</param>
     /// <exception cref="FileNotFoundException">There is no such file; says so if the path looks like a Hugging Face dataset.</exception>
     /// <exception cref="InvalidDataException">The file's format is not supported, or its contents are not in that format.</exception>
-    public static IEnumerable<DataRow> Read(DatasetSource source)
+    /// <exception cref="OperationCanceledException"><paramref name="cancel"/> asked for it.</exception>
+    public static IEnumerable<DataRow> Read(DatasetSource source, CancellationToken cancel = default)
     {
         string path = source.Path;
         if (!File.Exists(path))
         {
-            throw Absent(path);
+            throw Absent(path, source.Hints.Path);
         }
 
-        return (source.FileType ?? TypeOf(path)) switch
+        var rows = (source.FileType ?? TypeOf(path, source.Hints.Format)) switch
         {
-            DataFileType.Csv => ReadCsv(path),
-            _ => StartsWithBracket(path) ? ReadJsonArray(path) : ReadJsonLines(path),
+            DataFileType.Csv => ReadCsv(path, source.Hints, cancel),
+            _ => StartsWithBracket(path) ? ReadJsonArray(path, source.Hints, cancel) : ReadJsonLines(path, source.Hints),
         };
+        return Until(rows, cancel);
     }
 
-    static DataFileType TypeOf(string path) => Path.GetExtension(path).ToLowerInvariant() switch
+    // What is done with a row, such as tokenising it, takes longer than reading it.
+    static IEnumerable<DataRow> Until(IEnumerable<DataRow> rows, CancellationToken cancel)
+    {
+        foreach (var row in rows)
+        {
+            cancel.ThrowIfCancellationRequested();
+            yield return row;
+        }
+    }
+
+    static DataFileType TypeOf(string path, string hint) => Path.GetExtension(path).ToLowerInvariant() switch
     {
         ".json" or ".jsonl" or ".ndjson" => DataFileType.Json,
         ".csv" => DataFileType.Csv,
         ".parquet" or ".arrow" => throw new InvalidDataException(
             $"{path}: Parquet and Arrow files are not supported, expected JSON, JSONL or CSV. Convert it, for example with datasets' to_json()."),
         var extension => throw new InvalidDataException(
-            $"{path}: cannot tell the format from \"{extension}\", expected .json, .jsonl or .csv. Set ds_type: json or ds_type: csv for this dataset."),
+            $"{path}: cannot tell the format from \"{extension}\", expected .json, .jsonl or .csv. {hint}"),
     };
 
-    static FileNotFoundException Absent(string path)
+    static FileNotFoundException Absent(string path, string hint)
     {
         if (Directory.Exists(path))
         {
@@ -46,7 +60,7 @@ public static class DatasetReader
 
         return new FileNotFoundException(HubName.Matches(path)
             ? $"{path}: there is no such file. If it is a dataset on the Hugging Face Hub: datasets are not downloaded; save it as JSONL and give the path of that file."
-            : $"{path}: there is no such file. Relative paths start at the folder of the configuration file.", path);
+            : $"{path}: there is no such file. {hint}", path);
     }
 
     static bool StartsWithBracket(string path)
@@ -61,7 +75,7 @@ public static class DatasetReader
 
     static ReadOnlySpan<byte> Utf8Mark => [0xEF, 0xBB, 0xBF];
 
-    static IEnumerable<DataRow> ReadJsonLines(string path)
+    static IEnumerable<DataRow> ReadJsonLines(string path, DatasetHints hints)
     {
         int line = 0;
         foreach (string text in Lines(path))
@@ -69,7 +83,7 @@ public static class DatasetReader
             line++;
             if (!string.IsNullOrWhiteSpace(text))
             {
-                yield return new DataRow(path, line, ParseObject(text, path, line));
+                yield return new DataRow(path, line, ParseObject(text, path, line), hints);
             }
         }
     }
@@ -90,11 +104,12 @@ public static class DatasetReader
         }
     }
 
-    static List<DataRow> ReadJsonArray(string path)
+    static List<DataRow> ReadJsonArray(string path, DatasetHints hints, CancellationToken cancel)
     {
         byte[] bytes = File.ReadAllBytes(path);
         var json = bytes.AsSpan();
         json = json.StartsWith(Utf8Mark) ? json[Utf8Mark.Length..] : json;
+        RequireUtf8(json, path);
         var rows = new List<DataRow>();
         int line = 1, counted = 0;
         try
@@ -103,11 +118,12 @@ public static class DatasetReader
             reader.Read();
             while (reader.Read() && reader.TokenType != JsonTokenType.EndArray)
             {
+                cancel.ThrowIfCancellationRequested();
                 int start = (int)reader.TokenStartIndex;
                 line += json[counted..start].Count((byte)'\n');
                 counted = start;
                 rows.Add(reader.TokenType == JsonTokenType.StartObject
-                    ? new DataRow(path, line, JsonElement.ParseValue(ref reader))
+                    ? new DataRow(path, line, JsonElement.ParseValue(ref reader), hints)
                     : throw new InvalidDataException($"{path}:{line}: the array holds a {reader.TokenType.ToString().ToLowerInvariant()}, expected objects."));
             }
 
@@ -121,13 +137,17 @@ public static class DatasetReader
         }
     }
 
-    static IEnumerable<DataRow> ReadCsv(string path)
+    static IEnumerable<DataRow> ReadCsv(string path, DatasetHints hints, CancellationToken cancel)
     {
         using var text = new StreamReader(path, Utf8);
-        List<(int Line, List<string> Fields)> records;
+        List<(int Line, List<string> Fields)> records = [];
         try
         {
-            records = [.. CsvReader.Read(text, path)];
+            foreach (var record in CsvReader.Read(text, path))
+            {
+                cancel.ThrowIfCancellationRequested();
+                records.Add(record);
+            }
         }
         catch (DecoderFallbackException cause)
         {
@@ -154,7 +174,20 @@ public static class DatasetReader
             }
 
             var row = header.Zip(fields).ToDictionary(pair => pair.First, pair => pair.Second);
-            yield return new DataRow(path, line, JsonSerializer.SerializeToElement(row));
+            yield return new DataRow(path, line, JsonSerializer.SerializeToElement(row), hints);
+        }
+    }
+
+    // The JSON reader looks at the bytes of a text only when the text is asked for, and then cannot say what is wrong with them.
+    static void RequireUtf8(ReadOnlySpan<byte> text, string path)
+    {
+        try
+        {
+            Utf8.GetCharCount(text);
+        }
+        catch (DecoderFallbackException cause)
+        {
+            throw NotUtf8($"{path}:{1 + text[..cause.Index].Count((byte)'\n')}", cause);
         }
     }
 

@@ -17,10 +17,13 @@ public sealed record DatasetReport(string Path, int Rows, int Examples, int TooL
     /// <summary>What <see cref="Examples"/> are called.</summary>
     public string Unit { get; init; } = "examples";
 
+    /// <summary>What rows had to fit into, as messages call it.</summary>
+    public string Limit { get; init; } = "sequence_len";
+
     /// <summary>One line for people; losses are mentioned only where there are some.</summary>
     public override string ToString() =>
         $"{Path}: {Rows} rows -> {Examples} {Unit}, {Tokens} tokens{(Unit == Dataset.Prompts ? "" : $", {TrainedTokens} trained on")}" +
-        Count(TooLong, "dropped: longer than sequence_len") +
+        Count(TooLong, $"dropped: longer than {Limit}") +
         Count(Truncated, "truncated to sequence_len") +
         Count(Untrained, "dropped: no trained token") +
         Count(Equal, "dropped: chosen and rejected are the same");

@@ -17,7 +17,10 @@ public enum DatasetType
     /// <summary>prompt and completion, joined as they are; the completion is trained on.</summary>
     PromptCompletion,
 
-    /// <summary>A list of messages with role and content, written by a chat template; the assistant's turns are trained on.</summary>
+    /// <summary>
+    /// A list of messages with role and content, written by a chat template; the assistant's turns are trained on. Responses of pairs may also be texts, after a prompt that is a text in
+    /// <c>input</c> or <c>prompt</c>; and a pair's text in <c>system</c> is its first message.
+    /// </summary>
     ChatTemplate,
 
     /// <summary>
@@ -91,13 +94,22 @@ public sealed record DatasetSource
 
     /// <summary>Property of a message that holds what is said; null is <c>content</c>.</summary>
     public string? MessageContent { get; init; }
+
+    /// <summary>What errors advise. Default <see cref="DatasetHints.Code"/>.</summary>
+    public DatasetHints Hints { get; init; } = DatasetHints.Code;
 }
 
 /// <summary>How rows become examples, for all sources of a run.</summary>
 public sealed record DatasetOptions
 {
-    /// <summary>The most tokens an example may have.</summary>
+    /// <summary>The most tokens an example may have. Default 512.</summary>
     public int SequenceLength { get; init; } = 512;
+
+    /// <summary>Tokens of <see cref="SequenceLength"/> that <see cref="Dataset.LoadPrompts"/> keeps free for the answer to a prompt. Default 0.</summary>
+    public int ReservedLength { get; init; }
+
+    /// <summary>What messages call <see cref="ReservedLength"/>. Default <c>response_length</c>.</summary>
+    public string ReservedKey { get; init; } = "response_length";
 
     /// <summary>What happens to longer rows. Completion text is cut into pieces instead.</summary>
     public ExcessLength ExcessLength { get; init; }
@@ -113,4 +125,16 @@ public sealed record DatasetOptions
 
     /// <summary>How conversations are written; null takes the tokenizer's own template.</summary>
     public ChatTemplate? ChatTemplate { get; init; }
+
+    /// <summary>Ends reading between two rows, with an <see cref="OperationCanceledException"/>. Default: never.</summary>
+    public CancellationToken CancellationToken { get; init; }
+
+    /// <summary>The most tokens of what is read.</summary>
+    internal int Room => SequenceLength - ReservedLength;
+
+    /// <summary>The same as a message says it.</summary>
+    internal string RoomInWords => ReservedLength == 0 ? $"sequence_len, {SequenceLength}" : $"{Room}: sequence_len, {SequenceLength}, less {ReservedKey}, {ReservedLength}";
+
+    /// <summary>How to have more room.</summary>
+    internal string MoreRoom => ReservedLength == 0 ? $"raise sequence_len ({SequenceLength})" : $"raise sequence_len ({SequenceLength}) or lower {ReservedKey} ({ReservedLength})";
 }

@@ -13,8 +13,10 @@ sealed class ResponseEncoder
     readonly DatasetSource source;
     readonly RowTokenizer texts;
 
-    /// <exception cref="NotSupportedException">The source holds conversations, no template is named, and the tokenizer's own is not built in.</exception>
-    /// <exception cref="ArgumentException">The source holds running text, or holds text and there is no tokenizer or no end-of-sequence token.</exception>
+    /// <exception cref="ArgumentException">
+    /// The source holds running text, or holds text and there is no tokenizer or no end-of-sequence token; or it holds conversations, no template is named, and the tokenizer's own is not
+    /// built in.
+    /// </exception>
     public ResponseEncoder(DatasetSource source, DatasetOptions options, Tokenizer? tokenizer)
     {
         if (source.Type == DatasetType.Completion)
@@ -115,6 +117,11 @@ sealed class ResponseEncoder
     (List<ChatMessage> Prompt, ChatMessage Chosen, ChatMessage Rejected) Conversations(DataRow row)
     {
         List<ChatMessage> apart = PromptMessages(row) is { } field ? ChatTurns.Messages(row, field, source) : [];
+        if (apart.Count == 0 && row.HasText(Chosen) && PromptTextField(row) is { } question)
+        {
+            apart = [new ChatMessage("user", row.Text(question))];
+        }
+
         List<ChatMessage> chosen = Whole(Chosen), rejected = Whole(Rejected);
         int common = chosen.Zip(rejected).TakeWhile(pair => pair.First == pair.Second).Count();
         common = Math.Min(common, Math.Min(chosen.Count, rejected.Count) - 1); // of equal answers one is still an answer
@@ -124,10 +131,16 @@ sealed class ResponseEncoder
 
         List<ChatMessage> Whole(string name)
         {
-            var messages = ChatTurns.Messages(row, name, source);
-            return messages.Take(apart.Count).SequenceEqual(apart) ? messages : [.. apart, .. messages];
+            List<ChatMessage> messages = row.HasText(name) ? [new ChatMessage("assistant", row.Text(name))] : ChatTurns.Messages(row, name, source);
+            messages = messages.Take(apart.Count).SequenceEqual(apart) ? messages : [.. apart, .. messages];
+            return messages is not [{ Role: "system" }, ..] && row.HasText("system") && row.Text("system") is { Length: > 0 } system
+                ? [new ChatMessage("system", system), .. messages]
+                : messages;
         }
     }
+
+    // Axolotl's bradley_terry rows name the question input; others of one turn name it prompt.
+    string? PromptTextField(DataRow row) => new[] { source.FieldMessages ?? "messages", InputField, PromptField }.FirstOrDefault(row.HasText);
 
     static ChatMessage Answer(DataRow row, List<ChatMessage> messages, int prompt, string field) => messages.Count == prompt + 1 && messages[^1].Role == "assistant"
         ? messages[^1]

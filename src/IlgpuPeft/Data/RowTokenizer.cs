@@ -13,8 +13,9 @@ sealed class RowTokenizer
     readonly ChatTemplate? template;
     readonly int appended; // end-of-sequence tokens that the tokenizer adds to every text by itself
 
-    /// <exception cref="NotSupportedException">The source holds conversations, no template is named, and the tokenizer's own is not built in.</exception>
-    /// <exception cref="ArgumentException">The source holds text, and there is no tokenizer or no end-of-sequence token.</exception>
+    /// <exception cref="ArgumentException">
+    /// The source holds text, and there is no tokenizer or no end-of-sequence token; or it holds conversations, no template is named, and the tokenizer's own is not built in.
+    /// </exception>
     public RowTokenizer(DatasetSource source, DatasetOptions options, Tokenizer? tokenizer)
     {
         (this.options, this.tokenizer) = (options, tokenizer);
@@ -33,7 +34,7 @@ sealed class RowTokenizer
         appended = tokenizer.AddEos ? 1 : 0;
         if (source.Type == DatasetType.ChatTemplate)
         {
-            template = options.ChatTemplate ?? ChatTemplate.Detect(tokenizer.ChatTemplateSource);
+            template = options.ChatTemplate ?? Detect(source, tokenizer);
         }
     }
 
@@ -42,6 +43,18 @@ sealed class RowTokenizer
 
     /// <summary>How conversations are written, where the source holds them.</summary>
     public ChatTemplate Template => template!;
+
+    static ChatTemplate Detect(DatasetSource source, Tokenizer tokenizer)
+    {
+        try
+        {
+            return ChatTemplate.Detect(tokenizer.ChatTemplateSource);
+        }
+        catch (NotSupportedException cause) // which here is a setting that is missing
+        {
+            throw new ArgumentException($"{source.Path}: {cause.Message}", nameof(source), cause);
+        }
+    }
 
     /// <summary>The tokens of a text that stands first, the beginning-of-sequence token included where the model has one.</summary>
     public int[] Beginning(string text)

@@ -56,6 +56,7 @@ public abstract class PolicyTrainer : Trainer
             "the model names no end-of-sequence token, so no response could end. Set stop_token_id, or an empty StopIds for responses of full length.");
         RequireInVocabulary($"{GetType().Name}: stop tokens", stopIds ?? Model.Config.EosIds);
         int longest = Model.Config.MaxPositions - responseLength;
+        Require(longest >= 1, $"{lengthKey} is {responseLength}, expected less than the model's {Model.Config.MaxPositions} positions, so that a prompt has room. Lower {lengthKey}.");
         foreach (var prompt in Prompts.Concat(validation))
         {
             string where = $"{prompt.File}:{prompt.Line}";

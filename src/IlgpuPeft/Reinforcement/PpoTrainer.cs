@@ -85,7 +85,7 @@ public sealed class PpoTrainer : PolicyTrainer
         long mark = Stopwatch.GetTimestamp();
         var samples = collector.Draw([.. items.Select(item => Prompts[item])], SeedOf(step, RolloutDraw));
         double generating = Lap(ref mark);
-        var rollout = LastRollout = collector.Score(samples, klCoefficient.Value);
+        var rollout = LastRollout = collector.Score(samples, klCoefficient.Value, SeedOf(step, OrderDraw));
         double scoring = Lap(ref mark);
         roles.Policy.Enable(); // whoever hears of samples or of the step finds the policy in the model
         klCoefficient.Update(rollout.MeanKl, rollout.Count);
@@ -104,7 +104,7 @@ public sealed class PpoTrainer : PolicyTrainer
         }
 
         Lap(ref mark);
-        var result = update.Run(rollout, SeedOf(step, OrderDraw), loss => TakeStep(step, loss, rate));
+        var result = update.Run(rollout, loss => TakeStep(step, loss, rate));
         measures["val/grad_norm"] = Backend.ReadDoubles(valuePart.Optimizer.GradientNorm)[0]; // waits for the device, so the time is all there
         long learned = Learners * (long)result.Epochs * rollout.Tokens;
         Time("update", Lap(ref mark), learned);

@@ -1,3 +1,4 @@
+using IlgpuPeft.Losses;
 using IlgpuPeft.Rewards;
 
 namespace IlgpuPeft.Config;
@@ -32,6 +33,13 @@ static class MethodRules
         for (int i = 0; i < config.Rewards.Count; i++)
         {
             CheckReward(config.Rewards[i], ((YamlList)rewards!).Items[i], $"rewards.{i}", findings);
+        }
+
+        if (method == "ppo" && config.Ppo with { MicroBatchSize = config.MicroBatchSize, GradientAccumulation = config.GradientAccumulationSteps } is { HorizonFits: false } ppo)
+        {
+            findings.Problem(findings.Given.GetValueOrDefault("ppo.kl_horizon") ?? findings.Given["ppo.kl_target"], "ppo.kl_horizon",
+                $"expected more than {AdaptiveKl.LargestError} times the {ppo.ItemsPerStep} responses of an update (micro_batch_size times gradient_accumulation_steps), got {ppo.AdaptiveKlHorizon}. " +
+                "With fewer, one update could take kl_coef below zero.");
         }
 
         void Require(string key, string why) => findings.Problems.Add(new ConfigProblem(file, 0, key, $"the key is required by {UnreadKeys.Describe(config)}, {why}."));

@@ -139,6 +139,29 @@ public class PpoUpdateTests
         Assert.Equal((2, 4), (result.Epochs, result.MiniBatches.Count));
     }
 
+    [Fact]
+    public void Epochs_endByTheDivergenceOfTheLastAlone()
+    {
+        using var setup = Disturbed("cpu");
+        var options = PpoSetup.Options with { PpoEpochs = 3, MiniBatches = 1 };
+        var rollout = setup.Collect(options);
+        using var roles = setup.NewRoles(options);
+
+        var free = Run(0);
+        double second = free.MiniBatches[1].ApproximateKl;
+        var limited = Run(0.75 * second); // more than the mean over the first, which has none, and the second
+
+        Assert.Equal(0, free.MiniBatches[0].ApproximateKl);
+        Assert.Equal((3, 2), (free.Epochs, limited.Epochs));
+        Assert.Equal(second, limited.MiniBatches[1].ApproximateKl);
+
+        PpoUpdateResult Run(double limit)
+        {
+            setup.Disturb(setup.Policy, 3);
+            return new PpoUpdate(roles, options with { EpochKlLimit = limit }).Run(rollout, _ => setup.Disturb(setup.Policy, 3, 0.15));
+        }
+    }
+
     static PpoSetup Disturbed(string device)
     {
         var setup = new PpoSetup(device);

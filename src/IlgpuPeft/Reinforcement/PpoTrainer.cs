@@ -19,7 +19,8 @@ namespace IlgpuPeft.Reinforcement;
 /// run needs the adapters, their moments, and the activations of one pass.
 /// Policy and value model have an optimizer each, and each is clipped by the norm of its own gradients. TRL clips both by their joint norm, so that there a large value error makes the
 /// policy's step smaller. The measured <c>grad_norm</c> is the policy's in the last mini-batch, <c>val/grad_norm</c> the value model's.
-/// There is no padding, dropout is off in every pass, and the temperature divides the logits wherever a log-probability is taken.
+/// There is no padding, dropout is off in every pass, and the temperature divides the logits wherever a log-probability is taken. Responses are scored in the passes of the update's first
+/// epoch, so that what it learns from first has a probability ratio of exactly 1, also where a device rounds by the shape of a pass.
 /// </remarks>
 public sealed class PpoTrainer : PolicyTrainer
 {

@@ -98,6 +98,20 @@ public class GroupLossTests
         Assert.Equal(0.5, GroupLoss.Compute([[0.6, -0.2]], [[0, 0]], [], [3], new GroupLossOptions(Epsilon, High), new GroupStep(1, 2)).Metrics["clip_ratio/high_mean"]);
     }
 
+    [Theory]
+    [InlineData(ImportanceLevel.Sequence, 0.5, 0.25)] // two and one of four sequences
+    [InlineData(ImportanceLevel.Token, 0.4, 0.3)] // four and three of ten tokens
+    public void Compute_clipRatios_areSharesOfWhatRatiosAreTakenOver(ImportanceLevel level, double high, double low)
+    {
+        double[][] own = [[0.6, 0.6, 0.6], [0.6], [-0.6, -0.6, -0.6], [0, 0, 0]], old = [.. own.Select(tokens => new double[tokens.Length])];
+
+        var metrics = GroupLoss.Compute(own, old, [], [3, 1, -2, 1], new GroupLossOptions(Epsilon, High, Level: level), new GroupStep(4, 10)).Metrics;
+
+        Assert.Equal(high, metrics["clip_ratio/high_mean"], 1e-12);
+        Assert.Equal(low, metrics["clip_ratio/low_mean"], 1e-12);
+        Assert.Equal(high + low, metrics["clip_ratio/region_mean"], 1e-12);
+    }
+
     [Theory, MemberData(nameof(Variants))]
     public void Compute_gradient_matchesFiniteDifferences(GroupReduction reduction, ImportanceLevel level, double? delta, double beta)
     {

@@ -145,6 +145,18 @@ public sealed class MethodConfigTests : IDisposable
         Assert.Equal(expected, Read(ConfigWriter.ToYaml(config)).Config.SequenceLen);
     }
 
+    [Theory]
+    [InlineData("  kl_target: 6\n  kl_horizon: 6.4", "14: ppo.kl_horizon: expected ppo.kl_horizon to be more than 0.2 times the 32 responses of an update (micro_batch_size times gradient_accumulation_steps), got 6.4: ")]
+    [InlineData("  kl_target: 6\n  kl_horizon: 6.5", null)]
+    [InlineData("  kl_horizon: 6.4", null)]
+    public void Horizon_that_could_turn_the_weight_negative_is_a_problem(string ppo, string? expected)
+    {
+        string yaml = Base + "micro_batch_size: 8\ngradient_accumulation_steps: 4\nrl: ppo\nrewards: [{rule: ended}]\nppo:\n" + ppo;
+        string problem = Record.Exception(() => Read(yaml))?.Message ?? "";
+        Assert.Equal(expected is not null, problem.Length > 0);
+        Assert.Contains(expected ?? "", problem, StringComparison.Ordinal);
+    }
+
     // Gives every key of a group a value that is not its default, and finds each in what is written.
     void Survives<T>(string method, string group, KeyTable<T> table) where T : new()
     {

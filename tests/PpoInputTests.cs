@@ -25,6 +25,7 @@ public sealed class PpoInputTests : IDisposable
         { "penalty without end", "MissingEosPenalty is 0.5, expected 0 with an empty StopIds" },
         { "clip", "ClipRange is 1, expected between 0 and 1" },
         { "target", "AdaptiveKlTarget is 0, expected more than 0" },
+        { "horizon", "AdaptiveKlHorizon is 1.2, expected more than 0.2 times the 6 responses of an update (micro_batch_size 3 times gradient_accumulation_steps 2), or one update could take the weight below zero" },
     };
 
     [Theory, MemberData(nameof(BadOptions))]
@@ -38,7 +39,8 @@ public sealed class PpoInputTests : IDisposable
             "penalty" => PpoSetup.Options with { MissingEosPenalty = -1 },
             "penalty without end" => PpoSetup.Options with { StopIds = [] },
             "clip" => PpoSetup.Options with { ClipRange = 1 },
-            _ => PpoSetup.Options with { AdaptiveKlTarget = 0 },
+            "target" => PpoSetup.Options with { AdaptiveKlTarget = 0 },
+            _ => PpoSetup.Options with { AdaptiveKlTarget = 6, AdaptiveKlHorizon = 1.2 },
         };
 
         Assert.Contains(expected, Assert.Throws<ArgumentException>(() => setup.NewTrainer(options)).Message);

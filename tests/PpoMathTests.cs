@@ -51,6 +51,9 @@ public class PpoMathTests
         var still = new FixedKl(0.05);
         still.Update(400, 100);
         Assert.Equal(0.05, still.Value);
+        coefficient.Update(-1, 4999);
+        Assert.InRange(coefficient.Value, double.Epsilon, 1e-3);
+        Assert.Contains("horizon 1000 for 5000 responses at once", Assert.Throws<ArgumentException>(() => coefficient.Update(-1, 5000)).Message);
         Assert.Contains("target 0 and horizon 5", Assert.Throws<ArgumentException>(() => new AdaptiveKl(1, 0, 5)).Message);
     }
 

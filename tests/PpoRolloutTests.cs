@@ -116,6 +116,20 @@ public sealed class PpoRolloutTests : IDisposable
         Assert.Equal(rollout.Samples.Average(sample => sample.Response.Length), rollout.Measures()["rewards/length"], 12);
     }
 
+    [Fact]
+    public void MissingEnd_isNoneWhereTheLastTokenThereIsRoomForEndsTheResponse()
+    {
+        var options = PpoSetup.Options with { ResponseLength = 1, MissingEosPenalty = 3, MicroBatchSize = 30, GradientAccumulation = 1 };
+        using var roles = setup.NewRoles(options);
+        using var collector = new RolloutCollector(roles, null, new RewardSum([(Reward.Of("one", _ => 1), 1)]), options);
+
+        var rollout = collector.Score(collector.Draw([.. Enumerable.Repeat(PpoSetup.Prompts[1], 30)], seed: 8), klCoefficient: 0, orderSeed: 1);
+
+        bool[] ended = [.. rollout.Samples.Select(sample => options.StopIds!.Contains(sample.Response.Single()))];
+        Assert.Equal([false, true], ended.Distinct().Order());
+        Assert.Equal(ended.Select(end => end ? 1.0 : -2.0), rollout.Scores);
+    }
+
     [Theory]
     [InlineData(false)]
     [InlineData(true)]

@@ -72,11 +72,11 @@ sealed class PpoSetup : IDisposable
     public PpoRoles NewRoles(PpoOptions options) => new(Policy, Value, Reference, options);
 
     /// <summary>The experience of an update over the first prompts.</summary>
-    public Rollout Collect(PpoOptions options, RewardSum? rewards = null, int prompts = 6, ulong seed = 5)
+    public Rollout Collect(PpoOptions options, RewardSum? rewards = null, int prompts = 6, ulong seed = 5, ulong orderSeed = 3)
     {
         using var roles = NewRoles(options);
         using var collector = new RolloutCollector(roles, null, rewards ?? LowIds, options);
-        return collector.Score(collector.Draw([.. Prompts.Take(prompts)], seed), options.KlCoefficient);
+        return collector.Score(collector.Draw([.. Prompts.Take(prompts)], seed), options.KlCoefficient, orderSeed);
     }
 
     public void Dispose()

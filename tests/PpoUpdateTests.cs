@@ -58,11 +58,34 @@ public class PpoUpdateTests
         var rollout = setup.Collect(options, prompts: 4);
         using var roles = setup.NewRoles(options);
 
-        var result = new PpoUpdate(roles, options).Run(rollout, 3, _ => { });
+        var result = new PpoUpdate(roles, options).Run(rollout, _ => { });
 
         Assert.Equal(2, result.MiniBatches.Count);
-        Assert.All(result.MiniBatches, batch => Assert.InRange(batch.RatioMinusOne, -1e-5, 1e-5)); // no weight has changed
+        Assert.All(result.MiniBatches, batch => Assert.Equal(0, batch.RatioMinusOne)); // no weight has changed, and the passes are those of the scores
         Assert.All(result.MiniBatches, batch => Assert.Equal(0, batch.ClipFraction));
+    }
+
+    [Theory]
+    [InlineData(6, 0, 6)]
+    [InlineData(3, 0, 2)]
+    [InlineData(1, 40, 3)]
+    public void FirstEpoch_inAnyOrder_findsTheVeryNumbersOfTheScores(int microBatch, int tokens, int miniBatches)
+    {
+        foreach (string device in TestDevices.WithKernels.Where(device => device.EndsWith("bf16", StringComparison.Ordinal))) // which rounds the sums of few rows otherwise than those of many
+        {
+            using var setup = Disturbed(device);
+            var options = PpoSetup.Options with { MicroBatchSize = microBatch, GradientAccumulation = 6 / microBatch, TokensPerPass = tokens, MiniBatches = miniBatches, PpoEpochs = 1, ClipRangeValue = 1e-12 };
+            using var roles = setup.NewRoles(options);
+            using var collector = new RolloutCollector(roles, null, PpoSetup.LowIds, options);
+            var samples = collector.Draw([.. PpoSetup.Prompts.Take(6)], 5);
+            Assert.True(samples.Min(sample => sample.Prompt.Ids.Length + sample.Response.Length) < 16 && samples.Sum(sample => sample.Prompt.Ids.Length + sample.Response.Length) > 32, "no pass would have few rows, or none many");
+            for (ulong seed = 0; seed < 4; seed++)
+            {
+                var result = new PpoUpdate(roles, options).Run(collector.Score(samples, 0.05, seed), _ => { });
+
+                Assert.All(result.MiniBatches, batch => Assert.Equal((0, 0, 0), (batch.RatioMinusOne, batch.ApproximateKl, batch.ValueClipFraction))); // no log-probability and no value differs
+            }
+        }
     }
 
     [Fact]
@@ -73,7 +96,7 @@ public class PpoUpdateTests
         using var roles = setup.NewRoles(PpoSetup.Options);
         setup.Disturb(setup.Policy, 8, 0.12);
 
-        var problem = Assert.Throws<InvalidOperationException>(() => new PpoUpdate(roles, PpoSetup.Options).Run(rollout, 3, _ => Assert.Fail("a step was taken")));
+        var problem = Assert.Throws<InvalidOperationException>(() => new PpoUpdate(roles, PpoSetup.Options).Run(rollout, _ => Assert.Fail("a step was taken")));
 
         Assert.Contains("mean |ratio - 1|", problem.Message);
     }
@@ -97,7 +120,7 @@ public class PpoUpdateTests
         double[] Run(ulong seed)
         {
             List<double> losses = [];
-            new PpoUpdate(roles, options).Run(rollout, seed, losses.Add);
+            new PpoUpdate(roles, options).Run(rollout with { OrderSeed = seed }, losses.Add);
             return [.. losses];
         }
     }
@@ -111,9 +134,32 @@ public class PpoUpdateTests
         using var roles = setup.NewRoles(options);
         int steps = 0;
 
-        var result = new PpoUpdate(roles, options).Run(rollout, 3, _ => setup.Disturb(setup.Policy, 3, ++steps > 2 ? 0.2 : 0.1));
+        var result = new PpoUpdate(roles, options).Run(rollout, _ => setup.Disturb(setup.Policy, 3, ++steps > 2 ? 0.2 : 0.1));
 
         Assert.Equal((2, 4), (result.Epochs, result.MiniBatches.Count));
+    }
+
+    [Fact]
+    public void Epochs_endByTheDivergenceOfTheLastAlone()
+    {
+        using var setup = Disturbed("cpu");
+        var options = PpoSetup.Options with { PpoEpochs = 3, MiniBatches = 1 };
+        var rollout = setup.Collect(options);
+        using var roles = setup.NewRoles(options);
+
+        var free = Run(0);
+        double second = free.MiniBatches[1].ApproximateKl;
+        var limited = Run(0.75 * second); // more than the mean over the first, which has none, and the second
+
+        Assert.Equal(0, free.MiniBatches[0].ApproximateKl);
+        Assert.Equal((3, 2), (free.Epochs, limited.Epochs));
+        Assert.Equal(second, limited.MiniBatches[1].ApproximateKl);
+
+        PpoUpdateResult Run(double limit)
+        {
+            setup.Disturb(setup.Policy, 3);
+            return new PpoUpdate(roles, options with { EpochKlLimit = limit }).Run(rollout, _ => setup.Disturb(setup.Policy, 3, 0.15));
+        }
     }
 
     static PpoSetup Disturbed(string device)
@@ -128,7 +174,7 @@ public class PpoUpdateTests
     {
         using var roles = setup.NewRoles(options);
         double[] gradient = [];
-        double loss = new PpoUpdate(roles, options).Run(rollout, 3, _ => gradient = setup.Backend.ReadDoubles(trained.Parameters.Gradients)).Loss;
+        double loss = new PpoUpdate(roles, options).Run(rollout, _ => gradient = setup.Backend.ReadDoubles(trained.Parameters.Gradients)).Loss;
         return (loss, gradient);
     }
 }

@@ -63,6 +63,37 @@ public class PreferenceTrainerTests(ITestOutputHelper output)
         };
     }
 
+    [Fact]
+    public async Task Dpo_ofPairsThatAreAllPastTheMargin_leavesTheWeightsAsTheyAre()
+    {
+        using var ground = new PreferenceGround("cpu", deviation: 0.3); // far from the base that it is held to, so that of two responses it favours one
+        List<(PreferencePair Pair, double Margin)> favoured = [];
+        foreach (var pair in PreferenceGround.Pairs(4, seed: 1))
+        {
+            double margin = (await Train([pair], new DpoOptions { Beta = 1 }, rate: 0))[0]["rewards/margins"];
+            favoured.Add((margin > 0 ? pair : Reversed(pair), Math.Abs(margin)));
+        }
+
+        PreferencePair[] past = [.. favoured.Select(item => item.Pair)];
+        var hinge = new DpoOptions { Kind = DpoKind.Hinge, Beta = 2 / favoured.Min(item => item.Margin) }; // the nearest is twice as far as it asks for
+        double[] before = ground.Weights;
+
+        var idle = await Train(past, hinge, rate: 0.01);
+
+        Assert.All(idle, step => Assert.Equal((0, 0), (step.Loss, step.GradientNorm)));
+        Compare.Same(before, ground.Weights);
+        Assert.All(await Train([.. past, Reversed(past[0])], hinge, rate: 0.01), step => Assert.True(step is { Loss: > 0, GradientNorm: > 0 }));
+        Assert.NotEqual(before, ground.Weights);
+
+        static PreferencePair Reversed(PreferencePair pair) => pair with { Chosen = pair.Rejected, Rejected = pair.Chosen };
+
+        async Task<List<StepMetrics>> Train(PreferencePair[] pairs, DpoOptions options, double rate)
+        {
+            using var trainer = new DpoTrainer(ground.Policy, "base", pairs, PreferenceGround.Options(options, new Run(2, pairs.Length, 1, rate)));
+            return await Steps(trainer);
+        }
+    }
+
     [Theory, MemberData(nameof(Names))]
     public async Task Run_ofAnySplitIntoPasses_isTheSame(string method)
     {

@@ -94,6 +94,21 @@ public class RewardRuleTests
     [InlineData("1,000,000", "1000000")]
     [InlineData("1,0000", "0")] // not a group of thousands: 1, and then 0000
     [InlineData("3.", "3")]
+    [InlineData(".5", "0.5")]
+    [InlineData("is -.250", "-0.25")]
+    [InlineData("from 1 to ($.5)", "0.5")]
+    [InlineData("it is.5", "5")] // a sentence ended
+    [InlineData("1...5", "5")]
+    [InlineData("1.2.3", "3")]
+    [InlineData("1e3", "1000")]
+    [InlineData("-1.2345E+2", "-123.45")]
+    [InlineData("2,500e−4", "0.25")]
+    [InlineData(".5e1", "5")]
+    [InlineData("0e999", "0")]
+    [InlineData("12e-3", "0.012")]
+    [InlineData("1e3x", "3")] // no exponent: 1, and then a word with a 3
+    [InlineData("1e1000", "1000")] // nor is this one, of four digits
+    [InlineData("7 eggs", "7")]
     [InlineData("123456789012345678901234567890.10", "123456789012345678901234567890.1")]
     [InlineData("5 #### and then 6, not 7", "6")]
     [InlineData("5 ####", null)]
@@ -159,6 +174,19 @@ public class RewardRuleTests
 
         Assert.Contains("\"Paris\" has none", Assert.Throws<ArgumentException>(() => Make("number-match", "field=city").Check(Question)).Message);
         new RewardSum([(Make("number-match", ""), 1), (Make("contains", "text=x"), 1)]).Check([Question]);
+    }
+
+    [Fact]
+    public void Check_ofAnEmptyField_thatEveryAnswerContains_saysWhere()
+    {
+        var question = Question with { Fields = new Dictionary<string, string> { ["answer"] = "", ["city"] = "" } };
+        foreach (var (rule, field) in new[] { ("contains", "answer"), ("starts-with", "city") })
+        {
+            var sum = new RewardSum([(Make(rule, "field=" + field), 1)]);
+            Assert.Contains($"prompts.jsonl:3: the field {field} is empty, which every answer contains, so the reward {rule} would pay for any.", Assert.Throws<ArgumentException>(() => sum.Check([question])).Message);
+        }
+
+        new RewardSum([(Make("exact-match", ""), 1)]).Check([question]); // which pays for an empty answer alone
     }
 
     [Fact]

@@ -120,6 +120,30 @@ public sealed class RewardTrainerTests(ITestOutputHelper output)
         }
     }
 
+    [Fact]
+    public async Task Resume_withTheMarginsOfOtherPairs_isRefused()
+    {
+        using var temp = new TempFolder();
+        var options = Options with { MaxSteps = 1, SaveEvery = 1, OutputFolder = temp.File("run") };
+        var pairs = RewardPairs.Marked(2, seed: 3);
+        using var subject = new RewardSubject();
+        using (var trainer = Open(0.5, 0))
+        {
+            await trainer.RunAsync(cancel: Cancel);
+        }
+
+        foreach (var (first, second) in new[] { (0, 0.5), (0.5, 0.5), (0, 0) })
+        {
+            using var other = Open(first, second);
+            Assert.Throws<CheckpointException>(() => other.RequireResumable(temp.File("run/checkpoint-1")));
+        }
+
+        using var same = Open(0.5, 0);
+        same.RequireResumable(temp.File("run/checkpoint-1"));
+
+        RewardTrainer Open(double first, double second) => subject.Trainer([pairs[0] with { Margin = first }, pairs[1] with { Margin = second }], options);
+    }
+
     // Roughly half of the held-out pairs are right by chance. The marker stands before the end, so that only attention can carry it to where the score is read.
     [Theory]
     [InlineData("cpu", WeightStorage.Nf4)]

@@ -1,4 +1,5 @@
 using System.Globalization;
+using IlgpuPeft.Losses;
 using IlgpuPeft.Rewards;
 
 namespace IlgpuPeft.Config;
@@ -69,6 +70,12 @@ static class MethodRules
         {
             Problem("ppo.num_mini_batches", $"expected a divisor of the {prompts} prompts of an update (micro_batch_size {config.MicroBatchSize} times gradient_accumulation_steps " +
                 $"{config.GradientAccumulationSteps}), got {config.Ppo.MiniBatches}. Change one of the three.");
+        }
+
+        if (config.Rl == "ppo" && config.Ppo with { MicroBatchSize = config.MicroBatchSize, GradientAccumulation = config.GradientAccumulationSteps } is { HorizonFits: false })
+        {
+            Problem(findings.Given.ContainsKey("ppo.kl_horizon") ? "ppo.kl_horizon" : "ppo.kl_target", $"expected ppo.kl_horizon to be more than {Number(AdaptiveKl.LargestError)} times the {prompts} responses of " +
+                $"an update (micro_batch_size times gradient_accumulation_steps), got {Number(config.Ppo.AdaptiveKlHorizon)}: one update could take kl_coef below zero. Raise it, or leave kl_target out.");
         }
 
         double highest = 1 + (config.Trl.EpsilonHigh ?? config.Trl.Epsilon);

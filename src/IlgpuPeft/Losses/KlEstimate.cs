@@ -79,14 +79,16 @@ public sealed class FixedKl(double value) : KlCoefficient(value)
 /// <summary>A weight that grows while the divergence is above its target and shrinks while it is below.</summary>
 public sealed class AdaptiveKl : KlCoefficient
 {
-    const double LargestError = 0.2;
+    internal const double LargestError = 0.2;
 
     readonly double target, horizon;
 
     /// <summary>Starts at <paramref name="initial"/>.</summary>
     /// <param name="initial">First weight.</param>
     /// <param name="target">Divergence per response to steer to, nats.</param>
-    /// <param name="horizon">Responses over which an error of 1 doubles the weight; errors count as at most 0.2.</param>
+    /// <param name="horizon">
+    /// Responses over which an error of 1 doubles the weight; errors count as at most 0.2. More than 0.2 times the responses of an update, or one update could take the weight below zero.
+    /// </param>
     /// <exception cref="ArgumentException">The target or the horizon is not positive.</exception>
     public AdaptiveKl(double initial, double target, double horizon) : base(initial)
     {
@@ -96,5 +98,10 @@ public sealed class AdaptiveKl : KlCoefficient
     }
 
     /// <inheritdoc />
-    public override void Update(double kl, int samples) => Value *= 1 + Math.Clamp(kl / target - 1, -LargestError, LargestError) * samples / horizon;
+    /// <exception cref="ArgumentException">There are so many samples that the weight could turn negative.</exception>
+    public override void Update(double kl, int samples)
+    {
+        Jagged.That(horizon > LargestError * samples, nameof(AdaptiveKl), $"horizon {horizon} for {samples} responses at once, expected more than {LargestError} times as many, or the weight could turn negative.");
+        Value *= 1 + Math.Clamp(kl / target - 1, -LargestError, LargestError) * samples / horizon;
+    }
 }

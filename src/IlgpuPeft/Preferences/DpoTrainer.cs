@@ -3,6 +3,7 @@
 // Maths      r(y) = β·(ln π(y|x) − ln π_ref(y|x)), sums over the response's tokens; loss of a pair −ln σ(r(chosen) − r(rejected)), or ipo, or hinge: see DpoLoss
 // Reference  the base with no adapter, or a set over the same base; its sums are computed once, before the first step, and kept: two numbers a pair
 // Step       mean over all pairs of the optimizer step, however they are split into passes; a pass holds both responses of its pairs, packed
+//            where no pair has a gradient, as with hinge once all are past its margin, weights and moments stay as they are; TRL lets the moments decay and move the weights
 // Source     Rafailov et al. 2023, arXiv:2305.18290; metrics under TRL's names
 
 using IlgpuPeft.Adapters;
@@ -66,7 +67,15 @@ public sealed class DpoTrainer : Trainer
         }
 
         var outcome = totals.ToStep(step);
-        Update(part, rate);
+        if (totals.Learns)
+        {
+            Update(part, rate);
+        }
+        else
+        {
+            Backend.Fill(part.Optimizer.GradientNorm, 0);
+        }
+
         return outcome;
     }
 

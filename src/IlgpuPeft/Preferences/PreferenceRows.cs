@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using IlgpuPeft.Data;
 
 namespace IlgpuPeft.Preferences;
@@ -49,6 +50,14 @@ static class PreferenceRows
             digest.Add(pair.Rejected);
         }
 
+        return digest;
+    }
+
+    /// <summary>A fingerprint of the margins of pairs.</summary>
+    public static DataDigest MarginDigest(IReadOnlyList<PreferencePair> pairs)
+    {
+        var digest = new DataDigest();
+        digest.Add(MemoryMarshal.Cast<double, int>(pairs.Select(pair => pair.Margin).ToArray()));
         return digest;
     }
 

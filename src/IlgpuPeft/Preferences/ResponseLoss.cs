@@ -17,6 +17,9 @@ sealed class ResponseTotals
     double loss, entropy;
     long tokens, trainedTokens;
 
+    /// <summary>Whether the loss has any gradient.</summary>
+    public bool Learns { get; private set; }
+
     /// <summary>Counts one pass.</summary>
     /// <param name="batch">Its sequences.</param>
     /// <param name="entropies">Of each row, 0 where there is no target [N].</param>
@@ -32,6 +35,7 @@ sealed class ResponseTotals
     {
         loss += part.Value;
         metrics.Add(part.Metrics);
+        Learns |= part.Gradient.Any(sequence => sequence.Any(value => value != 0));
     }
 
     /// <summary>As an evaluation reports it.</summary>

@@ -50,7 +50,7 @@ public sealed class RewardTrainer : Trainer
     }
 
     private protected override string Settings => string.Create(CultureInfo.InvariantCulture,
-        $"centring {options.CenterRewardsCoefficient}, margins {string.Join(' ', train.Select(pair => pair.Margin).Where(margin => margin != 0))}, data {PreferenceRows.Digest(train)}");
+        $"centring {options.CenterRewardsCoefficient}, margins {PreferenceRows.MarginDigest(train)}, data {PreferenceRows.Digest(train)}");
 
     private protected override Dictionary<string, double> State
     {

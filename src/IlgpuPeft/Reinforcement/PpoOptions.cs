@@ -41,7 +41,10 @@ public sealed record PpoOptions : TrainingOptions
     /// <summary>Divergence per response, in nats, that the weight is steered to; null keeps the weight fixed, as TRL does since 0.12 (before: target, 6).</summary>
     public double? AdaptiveKlTarget { get; init; }
 
-    /// <summary>Responses over which the adaptive weight would double; see <see cref="AdaptiveKl"/> (before TRL 0.12: horizon).</summary>
+    /// <summary>
+    /// Responses over which the adaptive weight would double; see <see cref="AdaptiveKl"/> (before TRL 0.12: horizon). More than 0.2 times the responses of an update, where there is a target:
+    /// one that is far from the target moves the weight by 0.2·responses/horizon of itself.
+    /// </summary>
     public double AdaptiveKlHorizon { get; init; } = 10_000;
 
     /// <summary>How far a token's probability ratio may move before its gradient stops (cliprange).</summary>
@@ -94,6 +97,9 @@ public sealed record PpoOptions : TrainingOptions
 
     internal PpoLossOptions Loss => new(ClipRange, ClipRangeValue, ValueCoefficient, EntropyCoefficient);
 
+    /// <summary>Whether the adaptive weight stays positive whatever an update finds.</summary>
+    internal bool HorizonFits => AdaptiveKlTarget is null || AdaptiveKlHorizon > AdaptiveKl.LargestError * ItemsPerStep;
+
     internal KlCoefficient NewKlCoefficient() => AdaptiveKlTarget is { } target ? new AdaptiveKl(KlCoefficient, target, AdaptiveKlHorizon) : new FixedKl(KlCoefficient);
 
     /// <summary>All that decides which numbers an update computes, beside what every trainer has.</summary>
@@ -115,6 +121,8 @@ public sealed record PpoOptions : TrainingOptions
         Require(KlCoefficient >= 0, nameof(KlCoefficient), KlCoefficient, "0 or more");
         Require(AdaptiveKlTarget is null or > 0, nameof(AdaptiveKlTarget), AdaptiveKlTarget ?? 0, "more than 0");
         Require(AdaptiveKlHorizon > 0, nameof(AdaptiveKlHorizon), AdaptiveKlHorizon, "more than 0");
+        Require(HorizonFits, nameof(AdaptiveKlHorizon), AdaptiveKlHorizon,
+            $"more than {AdaptiveKl.LargestError} times the {ItemsPerStep} responses of an update (micro_batch_size {MicroBatchSize} times gradient_accumulation_steps {GradientAccumulation}), or one update could take the weight below zero");
         Require(ClipRange is > 0 and < 1, nameof(ClipRange), ClipRange, "between 0 and 1");
         Require(ClipRangeValue > 0, nameof(ClipRangeValue), ClipRangeValue, "more than 0");
         Require(ValueCoefficient > 0, nameof(ValueCoefficient), ValueCoefficient, "more than 0");

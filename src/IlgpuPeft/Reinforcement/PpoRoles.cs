@@ -34,26 +34,29 @@ sealed class PpoRoles : IDisposable
     public string Reference => reference is null ? "base" : $"adapter of {reference.Parameters.Count} values";
 
     /// <summary>Log-probability of each response token under the policy.</summary>
-    public double[][] PolicyLogProbs(IReadOnlyList<Example> sequences)
+    /// <param name="sequences">Prompts and responses.</param>
+    /// <param name="miniBatches">Indices of all of them, in the mini-batches whose passes are taken: <see cref="TrainPolicy"/> over one of these takes the same passes.</param>
+    public double[][] PolicyLogProbs(IReadOnlyList<Example> sequences, IReadOnlyList<int[]> miniBatches)
     {
         Policy.Enable();
-        return LogProbs(sequences);
+        return LogProbs(sequences, miniBatches);
     }
 
     /// <summary>The same under the reference.</summary>
-    public double[][] ReferenceLogProbs(IReadOnlyList<Example> sequences)
+    public double[][] ReferenceLogProbs(IReadOnlyList<Example> sequences, IReadOnlyList<int[]> miniBatches)
     {
         AdapterSet.EnableReference(Model, reference);
-        return LogProbs(sequences);
+        return LogProbs(sequences, miniBatches);
     }
 
     /// <summary>The value before each response token is drawn, in the row that predicts it.</summary>
     /// <param name="sequences">Prompts and responses.</param>
+    /// <param name="miniBatches">As <see cref="PolicyLogProbs"/>.</param>
     /// <param name="extra">For each sequence whether the value after its last token follows.</param>
-    public double[][] Values(IReadOnlyList<Example> sequences, ReadOnlyMemory<bool> extra)
+    public double[][] Values(IReadOnlyList<Example> sequences, IReadOnlyList<int[]> miniBatches, ReadOnlyMemory<bool> extra)
     {
         Value.Enable();
-        return Measure(sequences, (batch, members) => ValueRows.Read(batch, pass.Scores(batch, Value.Head!), members, extra.Span));
+        return Measure(sequences, miniBatches, (batch, members) => ValueRows.Read(batch, pass.Scores(batch, Value.Head!), members, extra.Span));
     }
 
     /// <summary>Adds gradients of a loss of the policy's log-probabilities and entropies, over micro-batches of a mini-batch.</summary>
@@ -90,12 +93,12 @@ sealed class PpoRoles : IDisposable
     /// <inheritdoc />
     public void Dispose() => pass.Dispose();
 
-    double[][] LogProbs(IReadOnlyList<Example> sequences) => Measure(sequences, (batch, _) => batch.OfTargets(pass.LogProbs(batch, options.Temperature)));
+    double[][] LogProbs(IReadOnlyList<Example> sequences, IReadOnlyList<int[]> miniBatches) => Measure(sequences, miniBatches, (batch, _) => batch.OfTargets(pass.LogProbs(batch, options.Temperature)));
 
-    double[][] Measure(IReadOnlyList<Example> sequences, Func<PackedBatch, int[], double[][]> measure)
+    double[][] Measure(IReadOnlyList<Example> sequences, IReadOnlyList<int[]> miniBatches, Func<PackedBatch, int[], double[][]> measure)
     {
         var all = new double[sequences.Count][];
-        foreach (var (members, batch) in MicroBatch.Split(sequences, [.. Enumerable.Range(0, sequences.Count)], options.MicroBatchSize, options.TokensPerPass))
+        foreach (var (members, batch) in miniBatches.SelectMany(miniBatch => MicroBatch.Split(sequences, miniBatch, options.MicroBatchSize, options.TokensPerPass)))
         {
             MicroBatch.Put(measure(batch, members), members, all);
         }

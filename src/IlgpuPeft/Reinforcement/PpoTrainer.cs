@@ -19,7 +19,8 @@ namespace IlgpuPeft.Reinforcement;
 /// run needs the adapters, their moments, and the activations of one pass.
 /// Policy and value model have an optimizer each, and each is clipped by the norm of its own gradients. TRL clips both by their joint norm, so that there a large value error makes the
 /// policy's step smaller. The measured <c>grad_norm</c> is the policy's in the last mini-batch, <c>val/grad_norm</c> the value model's.
-/// There is no padding, dropout is off in every pass, and the temperature divides the logits wherever a log-probability is taken.
+/// There is no padding, dropout is off in every pass, and the temperature divides the logits wherever a log-probability is taken. Responses are scored in the passes of the update's first
+/// epoch, so that what it learns from first has a probability ratio of exactly 1, also where a device rounds by the shape of a pass.
 /// </remarks>
 public sealed class PpoTrainer : PolicyTrainer
 {
@@ -85,7 +86,7 @@ public sealed class PpoTrainer : PolicyTrainer
         long mark = Stopwatch.GetTimestamp();
         var samples = collector.Draw([.. items.Select(item => Prompts[item])], SeedOf(step, RolloutDraw));
         double generating = Lap(ref mark);
-        var rollout = LastRollout = collector.Score(samples, klCoefficient.Value);
+        var rollout = LastRollout = collector.Score(samples, klCoefficient.Value, SeedOf(step, OrderDraw));
         double scoring = Lap(ref mark);
         roles.Policy.Enable(); // whoever hears of samples or of the step finds the policy in the model
         klCoefficient.Update(rollout.MeanKl, rollout.Count);
@@ -104,7 +105,7 @@ public sealed class PpoTrainer : PolicyTrainer
         }
 
         Lap(ref mark);
-        var result = update.Run(rollout, SeedOf(step, OrderDraw), loss => TakeStep(step, loss, rate));
+        var result = update.Run(rollout, loss => TakeStep(step, loss, rate));
         measures["val/grad_norm"] = Backend.ReadDoubles(valuePart.Optimizer.GradientNorm)[0]; // waits for the device, so the time is all there
         long learned = Learners * (long)result.Epochs * rollout.Tokens;
         Time("update", Lap(ref mark), learned);

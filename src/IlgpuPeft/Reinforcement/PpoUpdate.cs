@@ -12,26 +12,30 @@ readonly record struct PpoUpdateResult(IReadOnlyList<PpoStatistics> MiniBatches,
 /// <summary>Learns from one experience: several passes over it, in mini-batches with an optimizer step each.</summary>
 sealed class PpoUpdate(PpoRoles roles, PpoOptions options)
 {
-    // The same passes over the same tokens with the same weights gave the old log-probabilities; only their grouping, and with it rounding, differs.
+    // The first mini-batch repeats, with the same weights, the very passes that gave the old log-probabilities: a ratio that is off by more than this is no matter of rounding.
     const double RatioTolerance = 1e-3;
+
+    /// <summary>The mini-batches of an update's first epoch.</summary>
+    /// <param name="responses">How many responses there are.</param>
+    /// <param name="seed">Of their order.</param>
+    /// <param name="options">How many mini-batches.</param>
+    public static IReadOnlyList<int[]> FirstEpoch(int responses, ulong seed, PpoOptions options) => [.. MiniBatches(Order(responses, seed), epoch: 0, options)];
 
     /// <summary>Takes the update's optimizer steps.</summary>
     /// <param name="rollout">The experience.</param>
-    /// <param name="seed">Of the order of its responses.</param>
     /// <param name="takeStep">Called for each mini-batch when its gradients are there, with its loss.</param>
     /// <exception cref="InvalidOperationException">The policy does not recognise its own samples before it has changed.</exception>
-    public PpoUpdateResult Run(Rollout rollout, ulong seed, Action<double> takeStep)
+    public PpoUpdateResult Run(Rollout rollout, Action<double> takeStep)
     {
-        var order = new DataOrder(rollout.Count, seed, shuffle: true);
-        int size = (rollout.Count + options.MiniBatches - 1) / options.MiniBatches, epoch = 0;
+        var order = Order(rollout.Count, rollout.OrderSeed);
+        int epoch = 0;
         List<PpoStatistics> statistics = [];
         double losses = 0;
         for (bool goesOn = true; goesOn && epoch < options.PpoEpochs;)
         {
-            var (position, before) = (new DataPosition(epoch, 0), statistics.Count);
-            while (position.Epoch == epoch)
+            int before = statistics.Count;
+            foreach (int[] miniBatch in MiniBatches(order, epoch, options))
             {
-                (int[] miniBatch, position) = order.Take(position, size);
                 double loss = Differentiate(rollout, miniBatch, isFirst: statistics.Count == 0, statistics);
                 takeStep(loss);
                 losses += loss;
@@ -42,6 +46,18 @@ sealed class PpoUpdate(PpoRoles roles, PpoOptions options)
         }
 
         return new PpoUpdateResult(statistics, losses / statistics.Count, epoch);
+    }
+
+    static DataOrder Order(int responses, ulong seed) => new(responses, seed, shuffle: true);
+
+    static IEnumerable<int[]> MiniBatches(DataOrder order, int epoch, PpoOptions options)
+    {
+        int size = (order.Count + options.MiniBatches - 1) / options.MiniBatches;
+        for (var position = new DataPosition(epoch, 0); position.Epoch == epoch;)
+        {
+            (int[] miniBatch, position) = order.Take(position, size);
+            yield return miniBatch;
+        }
     }
 
     double Differentiate(Rollout rollout, int[] miniBatch, bool isFirst, List<PpoStatistics> statistics)
@@ -81,8 +97,7 @@ sealed class PpoUpdate(PpoRoles roles, PpoOptions options)
         {
             throw new InvalidOperationException(
                 $"PpoTrainer: before its first step of an update, the policy gives the responses that it has just drawn other probabilities than when they were scored: mean |ratio - 1| is {deviation:g3}, " +
-                $"expected at most {RatioTolerance}. Learning from them would correct for a change that did not happen. Look for what changes the adapters in between, such as a reward that writes to them, " +
-                "or for weights that are too large for the device's precision.");
+                $"expected at most {RatioTolerance}. Learning from them would correct for a change that did not happen. Look for what changes the adapters in between, such as a reward that writes to them.");
         }
     }
 }

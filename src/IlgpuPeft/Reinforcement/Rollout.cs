@@ -48,6 +48,9 @@ public sealed record Rollout
     /// <summary>For TRL's placement of the score, which responses ended early and have the extra slot [S]; empty otherwise.</summary>
     internal bool[] ExtraSlots { get; init; } = [];
 
+    /// <summary>Of the order in which an update learns from the responses.</summary>
+    internal ulong OrderSeed { get; init; }
+
     /// <summary>Responses S.</summary>
     public int Count => Samples.Count;
 

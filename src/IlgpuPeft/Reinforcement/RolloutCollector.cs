@@ -26,13 +26,15 @@ sealed class RolloutCollector(PpoRoles roles, Tokenizer? tokenizer, RewardSum re
     /// <summary>Asks the rewards, then the models, and turns their answers into advantages. Changes nothing.</summary>
     /// <param name="samples">What the policy wrote.</param>
     /// <param name="klCoefficient">Weight of the divergence.</param>
+    /// <param name="orderSeed">Of the order in which <see cref="PpoUpdate"/> learns from them.</param>
     /// <exception cref="Training.RewardException">A reward failed.</exception>
-    public Rollout Score(IReadOnlyList<Sample> samples, double klCoefficient)
+    public Rollout Score(IReadOnlyList<Sample> samples, double klCoefficient, ulong orderSeed)
     {
         var (judgements, each) = rewards.Judge(samples);
         IReadOnlyList<Example> sequences = [.. samples.Select(sample => Example.Of(sample.Prompt.Ids, sample.Response, sample.Prompt.File, sample.Prompt.Line))];
         bool[] ended = [.. samples.Select(sample => sample.Ended)], extra = options.TrlCompatible ? [.. samples.Select(sample => sample.Response.Length < options.ResponseLength)] : [];
-        double[][] logProbs = roles.PolicyLogProbs(sequences), reference = roles.ReferenceLogProbs(sequences), values = roles.Values(sequences, extra);
+        var passes = PpoUpdate.FirstEpoch(sequences.Count, orderSeed, options); // kernels round by the shape of a pass: what the update takes first must find the very same numbers
+        double[][] logProbs = roles.PolicyLogProbs(sequences, passes), reference = roles.ReferenceLogProbs(sequences, passes), values = roles.Values(sequences, passes, extra);
 
         double[][] kl = KlEstimate.PerToken(logProbs, reference, options.KlEstimator);
         double[] scores = TokenRewards.WithMissingEosPenalty([.. judgements.Select(judgement => judgement.Score)], ended, options.MissingEosPenalty);
@@ -64,6 +66,7 @@ sealed class RolloutCollector(PpoRoles roles, Tokenizer? tokenizer, RewardSum re
             Advantages = Whitened(TokenRewards.WithoutExtraSlot(estimates.Values, logProbs), shiftMean: true),
             Returns = estimates.Returns,
             ExtraSlots = extra,
+            OrderSeed = orderSeed,
         };
     }
 

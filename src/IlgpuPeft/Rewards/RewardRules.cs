@@ -9,7 +9,7 @@ namespace IlgpuPeft.Rewards;
 /// <remarks>
 /// Every rule takes <c>label</c>, its name in metrics; the default is the rule's own.
 /// <list type="table">
-/// <item><term>contains</term><description>1 if <c>text</c>, or the row's <c>field</c> (answer), occurs in the answer. <c>ignore_case</c> (false).</description></item>
+/// <item><term>contains</term><description>1 if <c>text</c>, or the row's <c>field</c> (answer), occurs in the answer; neither may be empty. <c>ignore_case</c> (false).</description></item>
 /// <item><term>ended</term><description>1 if the policy ended the answer by itself.</description></item>
 /// <item><term>exact-match</term><description>1 if the answer is the row's <c>field</c> (answer), blanks around both aside. <c>ignore_case</c> (false).</description></item>
 /// <item><term>json-valid</term><description>1 if the answer is JSON, whose root is <c>root</c>: any (default), object or array.</description></item>
@@ -18,13 +18,14 @@ namespace IlgpuPeft.Rewards;
 /// characters. <c>per_token</c> (false) has each token beyond <c>max</c> cost 1/max instead, which comes to the same.
 /// </description></item>
 /// <item><term>number-match</term><description>
-/// 1 if the answer's number equals that of the row's <c>field</c> (answer). A text's number is the first after its last <c>####</c>, as GSM8K marks results, or else its last.
+/// 1 if the answer's number equals that of the row's <c>field</c> (answer). A text's number is the first after its last <c>####</c>, as GSM8K marks results, or else its last;
+/// thousands may be parted by commas, and a point may lead (.5) and an exponent follow (1e3).
 /// </description></item>
 /// <item><term>regex</term><description>1 if <c>pattern</c> (.NET's syntax) matches anywhere in the answer; (?i) at its start ignores case.</description></item>
 /// <item><term>repetition</term><description>
 /// Minus the share of runs of <c>size</c> (3) tokens that were there before. <c>per_token</c> (false) has each repeated run paid for by its last token, which comes to the same.
 /// </description></item>
-/// <item><term>starts-with</term><description>1 if the answer, blanks before it aside, starts with <c>text</c> or the row's <c>field</c> (answer). <c>ignore_case</c> (false).</description></item>
+/// <item><term>starts-with</term><description>1 if the answer, blanks before it aside, starts with <c>text</c> or the row's <c>field</c> (answer); neither may be empty. <c>ignore_case</c> (false).</description></item>
 /// </list>
 /// </remarks>
 public static class RewardRules

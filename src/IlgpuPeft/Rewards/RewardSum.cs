@@ -84,7 +84,7 @@ public sealed class RewardSum(IReadOnlyList<(Reward Reward, double Weight)> part
         {
             return reward.Judge(samples);
         }
-        catch (Exception cause) when (cause is not OperationCanceledException)
+        catch (Exception cause) // a cancellation too: rewards know nothing of the run's, so it is one of their own, such as a time limit
         {
             foreach (var sample in samples)
             {
@@ -92,7 +92,7 @@ public sealed class RewardSum(IReadOnlyList<(Reward Reward, double Weight)> part
                 {
                     reward.Judge([sample]);
                 }
-                catch (Exception alone) when (alone is not OperationCanceledException)
+                catch (Exception alone)
                 {
                     throw new RewardException($"reward {reward.Name}: it threw {alone.GetType().Name} for {Describe(sample)}: {alone.Message}", alone);
                 }

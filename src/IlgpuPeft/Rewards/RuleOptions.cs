@@ -28,20 +28,24 @@ sealed class RuleOptions(string rule, IReadOnlyDictionary<string, string> values
 
     public StringComparison Comparison => Flag("ignore_case") ? StringComparison.OrdinalIgnoreCase : StringComparison.Ordinal;
 
+    string FieldName => Text("field") ?? DefaultField;
+
     /// <summary>What answers are compared with: the field of a prompt's row that the option <c>field</c> names.</summary>
     public Func<Prompt, string> Field()
     {
-        string name = Text("field") ?? DefaultField;
+        string name = FieldName;
         return prompt => prompt.Fields.TryGetValue(name, out string? value) ? value
             : throw new ArgumentException($"{prompt.File}:{prompt.Line}: reward {Label} needs the field {name}, and the row has {(prompt.Fields.Count == 0 ? "none" : string.Join(", ", prompt.Fields.Keys))}. Add it to the data, or name another with the option field.");
     }
 
-    /// <summary>The same, or the option <c>text</c>, whichever is given.</summary>
+    /// <summary>The same, or the option <c>text</c>, whichever is given; not empty.</summary>
     public Func<Prompt, string> TextOrField()
     {
         if (Text("text") is not { } text)
         {
-            return Field();
+            var field = Field();
+            return prompt => field(prompt) is { Length: > 0 } value ? value
+                : throw new ArgumentException($"{prompt.File}:{prompt.Line}: the field {FieldName} is empty, which every answer contains, so the reward {Label} would pay for any. Correct the row, or name another with the option field.");
         }
 
         Require(Text("field") is null, "both text and field are given, expected one of them");

@@ -218,10 +218,10 @@ public class GrpoTrainerTests
         Refused("NumGenerations is 1, expected at least 2", Options with { NumGenerations = 1 });
         Refused("Temperature is 0, expected more than 0", Options with { Temperature = 0 });
         Refused("Delta is 1.1, expected more than 1 + epsilon", Options with { Delta = 1.1 });
-        Refused("an adapter has a scalar head", Options, policy: judge);
-        Refused("an adapter has a scalar head", Options, reference: judge);
-        Refused("policy and reference are one adapter", Options, reference: setup.Policy);
-        Refused("over different models", Options, reference: other.Policy);
+        Refused("GrpoTrainer: the policy has a scalar head", Options, policy: judge);
+        Refused("GrpoTrainer: the reference has a scalar head", Options, reference: judge);
+        Refused("GrpoTrainer: the reference is the policy itself", Options, reference: setup.Policy);
+        Refused("GrpoTrainer: the reference is over another base", Options, reference: other.Policy);
         Refused("there are no prompts", Options, prompts: []);
         Refused("prompts.jsonl:7: the prompt has 0 tokens, expected 1 to 120: the model's 128 positions less max_completion_length 8", Options, prompts: [Asked()]);
         Refused("prompts.jsonl:7: the prompt has 121 tokens", Options, prompts: [Asked(new int[121])]);

@@ -72,12 +72,12 @@ public sealed class PpoTrainer : PolicyTrainer
     /// <summary>The experience of the last update, or null before the first.</summary>
     public Rollout? LastRollout { get; private set; }
 
-    private protected override string Settings => $"{options.Fingerprint}, reference {roles.Reference}, {Task}";
+    private protected override string Settings => $"{options.Fingerprint}, reference {roles.ReferenceDescription}, {Task}";
 
     private protected override Dictionary<string, double> State
     {
-        get => new() { [nameof(klCoefficient)] = klCoefficient.Value, [nameof(episodes)] = episodes };
-        set => (klCoefficient.Value, episodes) = (value[nameof(klCoefficient)], (long)value[nameof(episodes)]);
+        get => new(base.State) { [nameof(klCoefficient)] = klCoefficient.Value, [nameof(episodes)] = episodes };
+        set => (base.State, klCoefficient.Value, episodes) = (value, value[nameof(klCoefficient)], (long)value[nameof(episodes)]);
     }
 
     private protected override StepOutcome Step(int step, int[] items, double rate)

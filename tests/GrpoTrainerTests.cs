@@ -88,6 +88,25 @@ public class GrpoTrainerTests
         Assert.Equal(clipped.Average(), step["clip_ratio/region_mean"], 1e-12);
     }
 
+    [Theory]
+    [InlineData(0)]
+    [InlineData(0.1)]
+    public async Task Phases_haveTheirTimeAndTheirTokens(double beta)
+    {
+        using var setup = new GrpoSetup("cpu");
+        using var trainer = setup.Trainer(Options with { MaxSteps = 1, Beta = beta, NumIterations = 2, MaskTruncatedCompletions = true });
+
+        var step = (await trainer.RunAsync(cancel: Cancel)).Last!;
+
+        var groups = trainer.LastGroups!;
+        int drawn = groups.Samples.Sum(sample => sample.Response.Length), read = groups.Sequences.Sum(sequence => sequence.Length), learnt = groups.Learnt.Sum(s => groups.Sequences[s].Length);
+        Assert.InRange(learnt, 1, read - 1); // some were cut
+        List<(string Phase, int Tokens)> phases = [("generate", drawn), ("reward", read), ("score", learnt), ("update", 2 * learnt)];
+        phases.RemoveAll(phase => phase.Phase == "score" && beta == 0); // there is no reference to ask
+        Assert.Equal(phases.SelectMany(phase => new[] { "time/" + phase.Phase, "tokens_per_second/" + phase.Phase }).Order(), step.Measures!.Keys.Where(IsTime).Order());
+        Assert.All(phases, phase => Assert.Equal(phase.Tokens, step["time/" + phase.Phase] * step["tokens_per_second/" + phase.Phase], 1e-6));
+    }
+
     [Fact]
     public async Task Resume_continuesBitForBit()
     {
@@ -109,7 +128,7 @@ public class GrpoTrainerTests
         await Assert.ThrowsAsync<CheckpointException>(() => other.RunAsync(resumeFrom: Path.Combine(stopped.OutputFolder!, "checkpoint-2"), cancel: Cancel));
         other.Dispose();
 
-        static string Numbers(StepMetrics step) => string.Join(' ', step.Measures!.Where(pair => !pair.Key.StartsWith("time/", StringComparison.Ordinal)).Append(new("loss", step.Loss)).Append(new("norm", step.GradientNorm)));
+        static string Numbers(StepMetrics step) => string.Join(' ', step.Measures!.Where(pair => !IsTime(pair.Key)).Append(new("loss", step.Loss)).Append(new("norm", step.GradientNorm)));
     }
 
     [Fact]
@@ -242,6 +261,8 @@ public class GrpoTrainerTests
         await trainer.RunAsync(steps, resumeFrom, TestContext.Current.CancellationToken);
         return steps.All;
     }
+
+    static bool IsTime(string name) => name.StartsWith("time/", StringComparison.Ordinal) || name.StartsWith("tokens_per_second/", StringComparison.Ordinal);
 
     static double Deviation(double[] x) => Math.Sqrt(x.Sum(value => Math.Pow(value - x.Average(), 2)) / (x.Length - 1));
 }

@@ -80,10 +80,16 @@ public sealed class GrpoTrainer : PolicyTrainer
         double generating = Lap(ref mark);
         var groups = LastGroups = CompletionGroups.Judge(samples, Rewards, options);
         Show(step, groups);
-        double judging = Lap(ref mark);
-
+        long tokens = groups.Sequences.Sum(sequence => (long)sequence.Length), learntFrom = groups.Learnt.Sum(s => (long)groups.Sequences[s].Length);
         var measures = new Dictionary<string, double>(groups.Measures, StringComparer.Ordinal);
+        Time(measures, "generate", generating, groups.Tokens);
+        Time(measures, "reward", Lap(ref mark), tokens);
         double[][]? referenceLogProbs = update.ReferenceLogProbs(groups), old = null;
+        if (referenceLogProbs is not null)
+        {
+            Time(measures, "score", Lap(ref mark), learntFrom);
+        }
+
         double loss = 0;
         for (int iteration = 0; iteration < options.NumIterations; iteration++)
         {
@@ -99,9 +105,9 @@ public sealed class GrpoTrainer : PolicyTrainer
             }
         }
 
-        (measures["time/generate"], measures["time/reward"], measures["time/update"]) = (generating, judging, Lap(ref mark));
-        long tokens = groups.Sequences.Sum(sequence => (long)sequence.Length), learnt = groups.Learnt.Sum(s => (long)samples[s].Response.Length);
-        return new StepOutcome(loss, tokens, learnt, measures);
+        Backend.Synchronize(); // the next step draws with these weights, so nothing is lost by waiting, and the time is all there
+        Time(measures, "update", Lap(ref mark), options.NumIterations * learntFrom);
+        return new StepOutcome(loss, tokens, groups.Learnt.Sum(s => (long)samples[s].Response.Length), measures);
     }
 
     /// <summary>The mean reward of completions of the validation prompts; the loss is minus that.</summary>

@@ -106,6 +106,17 @@ public abstract class PolicyTrainer : Trainer
         return seconds;
     }
 
+    /// <summary>Adds what a phase of a step took: <c>time/PHASE</c> in seconds, and <c>tokens_per_second/PHASE</c>.</summary>
+    /// <param name="measures">Gets them.</param>
+    /// <param name="phase">Its name.</param>
+    /// <param name="seconds">From <see cref="Lap"/>.</param>
+    /// <param name="tokens">Drawn or gone through, each as often as it was.</param>
+    private protected static void Time(Dictionary<string, double> measures, string phase, double seconds, long tokens)
+    {
+        measures["time/" + phase] = seconds;
+        measures["tokens_per_second/" + phase] = tokens / Math.Max(seconds, 1e-9); // a phase with nothing to do can be over within a tick of the clock
+    }
+
     string Describe()
     {
         var digest = new DataDigest();

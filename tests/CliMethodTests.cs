@@ -43,6 +43,7 @@ public sealed class CliMethodTests : IDisposable
         string report = File.ReadAllText(Path.Combine(output, "report.html"));
         Assert.Contains(title, report, StringComparison.Ordinal);
         Assert.Contains(names[0], report, StringComparison.Ordinal);
+        Assert.Equal(method is "grpo" or "ppo", report.Contains("Time of a step", StringComparison.Ordinal) && report.Contains("time/score", StringComparison.Ordinal));
         Assert.Equal(method is "grpo" or "ppo", File.Exists(Path.Combine(output, "samples.jsonl")));
         Assert.True(File.Exists(Path.Combine(output, "checkpoint-2", PeftFiles.WeightsName)));
 

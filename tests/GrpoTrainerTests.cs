@@ -88,6 +88,25 @@ public class GrpoTrainerTests
         Assert.Equal(clipped.Average(), step["clip_ratio/region_mean"], 1e-12);
     }
 
+    [Theory]
+    [InlineData(0)]
+    [InlineData(0.1)]
+    public async Task Phases_haveTheirTimeAndTheirTokens(double beta)
+    {
+        using var setup = new GrpoSetup("cpu");
+        using var trainer = setup.Trainer(Options with { MaxSteps = 1, Beta = beta, NumIterations = 2, MaskTruncatedCompletions = true });
+
+        var step = (await trainer.RunAsync(cancel: Cancel)).Last!;
+
+        var groups = trainer.LastGroups!;
+        int drawn = groups.Samples.Sum(sample => sample.Response.Length), read = groups.Sequences.Sum(sequence => sequence.Length), learnt = groups.Learnt.Sum(s => groups.Sequences[s].Length);
+        Assert.InRange(learnt, 1, read - 1); // some were cut
+        List<(string Phase, int Tokens)> phases = [("generate", drawn), ("reward", read), ("score", learnt), ("update", 2 * learnt)];
+        phases.RemoveAll(phase => phase.Phase == "score" && beta == 0); // there is no reference to ask
+        Assert.Equal(phases.SelectMany(phase => new[] { "time/" + phase.Phase, "tokens_per_second/" + phase.Phase }).Order(), step.Measures!.Keys.Where(IsTime).Order());
+        Assert.All(phases, phase => Assert.Equal(phase.Tokens, step["time/" + phase.Phase] * step["tokens_per_second/" + phase.Phase], 1e-6));
+    }
+
     [Fact]
     public async Task Resume_continuesBitForBit()
     {
@@ -109,7 +128,7 @@ public class GrpoTrainerTests
         await Assert.ThrowsAsync<CheckpointException>(() => other.RunAsync(resumeFrom: Path.Combine(stopped.OutputFolder!, "checkpoint-2"), cancel: Cancel));
         other.Dispose();
 
-        static string Numbers(StepMetrics step) => string.Join(' ', step.Measures!.Where(pair => !pair.Key.StartsWith("time/", StringComparison.Ordinal)).Append(new("loss", step.Loss)).Append(new("norm", step.GradientNorm)));
+        static string Numbers(StepMetrics step) => string.Join(' ', step.Measures!.Where(pair => !IsTime(pair.Key)).Append(new("loss", step.Loss)).Append(new("norm", step.GradientNorm)));
     }
 
     [Fact]
@@ -218,10 +237,10 @@ public class GrpoTrainerTests
         Refused("NumGenerations is 1, expected at least 2", Options with { NumGenerations = 1 });
         Refused("Temperature is 0, expected more than 0", Options with { Temperature = 0 });
         Refused("Delta is 1.1, expected more than 1 + epsilon", Options with { Delta = 1.1 });
-        Refused("an adapter has a scalar head", Options, policy: judge);
-        Refused("an adapter has a scalar head", Options, reference: judge);
-        Refused("policy and reference are one adapter", Options, reference: setup.Policy);
-        Refused("over different models", Options, reference: other.Policy);
+        Refused("GrpoTrainer: the policy has a scalar head", Options, policy: judge);
+        Refused("GrpoTrainer: the reference has a scalar head", Options, reference: judge);
+        Refused("GrpoTrainer: the reference is the policy itself", Options, reference: setup.Policy);
+        Refused("GrpoTrainer: the reference is over another base", Options, reference: other.Policy);
         Refused("there are no prompts", Options, prompts: []);
         Refused("prompts.jsonl:7: the prompt has 0 tokens, expected 1 to 120: the model's 128 positions less max_completion_length 8", Options, prompts: [Asked()]);
         Refused("prompts.jsonl:7: the prompt has 121 tokens", Options, prompts: [Asked(new int[121])]);
@@ -242,6 +261,8 @@ public class GrpoTrainerTests
         await trainer.RunAsync(steps, resumeFrom, TestContext.Current.CancellationToken);
         return steps.All;
     }
+
+    static bool IsTime(string name) => name.StartsWith("time/", StringComparison.Ordinal) || name.StartsWith("tokens_per_second/", StringComparison.Ordinal);
 
     static double Deviation(double[] x) => Math.Sqrt(x.Sum(value => Math.Pow(value - x.Average(), 2)) / (x.Length - 1));
 }

@@ -86,11 +86,11 @@ public sealed class PpoInputTests : IDisposable
     }
 
     [Theory]
-    [InlineData("policy with head", "the policy's adapter has a scalar head")]
-    [InlineData("value without head", "the value adapter has no scalar head")]
-    [InlineData("reference with head", "the reference's adapter has a scalar head")]
-    [InlineData("two roles", "one adapter has two roles")]
-    [InlineData("two bases", "the adapters lie over different models")]
+    [InlineData("policy with head", "PpoTrainer: the policy has a scalar head")]
+    [InlineData("value without head", "PpoTrainer: the value model has no scalar head")]
+    [InlineData("reference with head", "PpoTrainer: the reference has a scalar head")]
+    [InlineData("two roles", "PpoTrainer: the reference is the policy itself")]
+    [InlineData("two bases", "PpoTrainer: the value model is over another base")]
     public void Adapters_thatDoNotFitTheirRoles_areRefused(string what, string expected)
     {
         using var other = new PpoSetup();

@@ -41,7 +41,6 @@ public sealed class AdapterSet : IDisposable
     /// <summary>Makes an adapter of zeros over the given modules, each with its own rank and scale, and enables it: a reader fills it.</summary>
     internal AdapterSet(CausalLm model, LoraConfig config, IReadOnlyDictionary<string, (int Rank, double Scale)> modules, bool scalarHead = false)
     {
-        config.Validate();
         Model = model;
         Config = config;
         List<Linear> layers = [.. model.Linears.Where(layer => modules.ContainsKey(layer.Name))];

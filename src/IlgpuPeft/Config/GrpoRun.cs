@@ -54,6 +54,7 @@ public sealed class GrpoRun : TrainingRun
         ("Clipped", "share of tokens", ["clip_ratio/region_mean"]),
         ("Groups that teach nothing, and completions cut short", "share", ["frac_reward_zero_std", "completions/clipped_ratio"]),
         ("Length of completions", "tokens", ["completions/mean_length"]),
+        ("Time of a step", "seconds", ["time/generate", "time/reward", "time/score", "time/update"]),
     ];
 
     /// <summary>Reads data and model as <see cref="TrainingRun.Open"/> does, of a policy.</summary>

@@ -20,6 +20,9 @@ public struct DataDigest
         }
     }
 
+    /// <summary>Adds a text; where it ends counts.</summary>
+    public void Add(string text) => Add([.. text.Select(character => (int)character)]);
+
     /// <summary>The digest so far, in hexadecimal.</summary>
     public override readonly string ToString() => hash.ToString("x16");
 }

@@ -4,29 +4,47 @@ using IlgpuPeft.Tensors;
 
 namespace IlgpuPeft.Optim;
 
-/// <summary>Constants of AdamW; defaults as PyTorch's, but for <see cref="WeightDecay"/>.</summary>
+/// <summary>Constants of AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101). Names in brackets are the keys of the configuration file.</summary>
 public sealed record AdamWOptions
 {
-    /// <summary>Decay of the first moment.</summary>
+    /// <summary>Decay of the first moment, from 0 to below 1 (adam_beta1). Default 0.9, PyTorch's.</summary>
     public double Beta1 { get; init; } = 0.9;
 
-    /// <summary>Decay of the second moment.</summary>
+    /// <summary>Decay of the second moment, from 0 to below 1 (adam_beta2). Default 0.999, PyTorch's.</summary>
     public double Beta2 { get; init; } = 0.999;
 
-    /// <summary>Added to the denominator.</summary>
+    /// <summary>Added to the denominator, more than 0, at most 1 (adam_epsilon). Default 1e-8, PyTorch's.</summary>
     public double Epsilon { get; init; } = 1e-8;
 
-    /// <summary>Decoupled weight decay, times the learning rate.</summary>
+    /// <summary>Decoupled weight decay, times the learning rate (weight_decay). Default 0, Hugging Face's; PyTorch has 0.01.</summary>
     public double WeightDecay { get; init; }
 
-    /// <summary>Gradients are scaled down to this global norm; 0 for no clipping.</summary>
+    /// <summary>Gradients are scaled down to this global norm; 0 for no clipping (max_grad_norm). Default 1, Hugging Face's.</summary>
     public double MaxGradientNorm { get; init; } = 1;
 
     /// <summary>
     /// Moments in 8 bits, as bitsandbytes' AdamW8bit has them, instead of the parameters' own precision: a quarter of the memory. Unlike there, parameters of less than 4,096 elements
-    /// are quantised too (see <see cref="Backend.AdamW8Bit"/>).
+    /// are quantised too (see <see cref="Backend.AdamW8Bit"/>). Default false (optimizer: adamw_bnb_8bit).
     /// </summary>
     public bool EightBit { get; init; }
+
+    /// <exception cref="ArgumentException">A constant is out of range.</exception>
+    internal void Validate()
+    {
+        Require(Beta1 is >= 0 and < 1, nameof(Beta1), Beta1, "from 0 to below 1");
+        Require(Beta2 is >= 0 and < 1, nameof(Beta2), Beta2, "from 0 to below 1");
+        Require(Epsilon is > 0 and <= 1, nameof(Epsilon), Epsilon, "more than 0, at most 1");
+        Require(WeightDecay is >= 0 and < double.PositiveInfinity, nameof(WeightDecay), WeightDecay, "0 or more and finite");
+        Require(MaxGradientNorm is >= 0 and < double.PositiveInfinity, nameof(MaxGradientNorm), MaxGradientNorm, "0 or more and finite");
+
+        static void Require(bool holds, string name, double value, string expected)
+        {
+            if (!holds)
+            {
+                throw new ArgumentException(FormattableString.Invariant($"{nameof(AdamWOptions)}: {name} is {value}, expected {expected}."), name);
+            }
+        }
+    }
 }
 
 /// <summary>AdamW over the flat parameters of a store, with its two moments in the parameters' own precision or in 8 bits.</summary>
@@ -40,8 +58,10 @@ public sealed class AdamWOptimizer : IDisposable
     readonly Moments8Bit? moments;
 
     /// <summary>Reserves the moments, zero.</summary>
+    /// <exception cref="ArgumentException">A constant is out of range.</exception>
     public AdamWOptimizer(Backend backend, ParameterStore store, AdamWOptions options)
     {
+        options.Validate();
         this.backend = backend;
         this.store = store;
         this.options = options;

@@ -3,7 +3,7 @@ using IlgpuPeft.Training;
 
 namespace IlgpuPeft.Preferences;
 
-/// <summary>How direct preference optimization learns. Defaults are those of TRL's DPOConfig; names in brackets are its fields. Dropout is off, as there.</summary>
+/// <summary>How direct preference optimization learns. Defaults of its own options are those of TRL's DPOConfig; names in brackets are its fields. Dropout is off, as there.</summary>
 public sealed record DpoOptions : TrainingOptions
 {
     /// <summary>Peak learning rate (learning_rate). Default 1e-6, which TRL means for all weights of a model; of an adapter its guide to LoRA advises ten times as much.</summary>
@@ -29,10 +29,10 @@ public sealed record DpoOptions : TrainingOptions
     internal override void Validate()
     {
         base.Validate();
-        Require(Enum.IsDefined(Kind), nameof(Kind), Kind, "sigmoid, ipo or hinge");
-        Require(double.IsFinite(Beta) && Beta > 0, nameof(Beta), Beta, "more than 0");
+        RequireDefined(Kind, nameof(Kind));
+        RequirePositive(Beta, nameof(Beta));
         Require(LabelSmoothing is >= 0 and < 0.5, nameof(LabelSmoothing), LabelSmoothing, "at least 0 and less than 0.5");
         Require(LabelSmoothing == 0 || Kind == DpoKind.Sigmoid, nameof(LabelSmoothing), LabelSmoothing, $"0 with the loss {Kind}: only sigmoid has it");
-        Require(MaxLength >= 2, nameof(MaxLength), MaxLength, "at least 2");
+        RequireAtLeast(2, MaxLength, nameof(MaxLength));
     }
 }

@@ -3,7 +3,7 @@ using IlgpuPeft.Training;
 
 namespace IlgpuPeft.Preferences;
 
-/// <summary>How Kahneman-Tversky optimization learns. Defaults are those of TRL's KTOConfig; names in brackets are its fields. Dropout is off, as there.</summary>
+/// <summary>How Kahneman-Tversky optimization learns. Defaults of its own options are those of TRL's KTOConfig; names in brackets are its fields. Dropout is off, as there.</summary>
 public sealed record KtoOptions : TrainingOptions
 {
     /// <summary>Peak learning rate (learning_rate). Default 1e-6, which TRL means for all weights of a model; of an adapter its guide to LoRA advises ten times as much.</summary>
@@ -26,9 +26,9 @@ public sealed record KtoOptions : TrainingOptions
     internal override void Validate()
     {
         base.Validate();
-        Require(double.IsFinite(Beta) && Beta > 0, nameof(Beta), Beta, "more than 0");
-        Require(double.IsFinite(DesirableWeight) && DesirableWeight > 0, nameof(DesirableWeight), DesirableWeight, "more than 0");
-        Require(double.IsFinite(UndesirableWeight) && UndesirableWeight > 0, nameof(UndesirableWeight), UndesirableWeight, "more than 0");
-        Require(MaxLength >= 2, nameof(MaxLength), MaxLength, "at least 2");
+        RequirePositive(Beta, nameof(Beta));
+        RequirePositive(DesirableWeight, nameof(DesirableWeight));
+        RequirePositive(UndesirableWeight, nameof(UndesirableWeight));
+        RequireAtLeast(2, MaxLength, nameof(MaxLength));
     }
 }

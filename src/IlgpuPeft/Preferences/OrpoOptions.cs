@@ -2,7 +2,7 @@ using IlgpuPeft.Training;
 
 namespace IlgpuPeft.Preferences;
 
-/// <summary>How odds ratio preference optimization learns. Defaults are those of TRL's ORPOConfig; names in brackets are its fields. Dropout is off, as there.</summary>
+/// <summary>How odds ratio preference optimization learns. Defaults of its own options are those of TRL's ORPOConfig; names in brackets are its fields. Dropout is off, as there.</summary>
 public sealed record OrpoOptions : TrainingOptions
 {
     /// <summary>Peak learning rate (learning_rate). Default 1e-6, which TRL means for all weights of a model; of an adapter its guide to LoRA advises ten times as much.</summary>
@@ -17,7 +17,7 @@ public sealed record OrpoOptions : TrainingOptions
     internal override void Validate()
     {
         base.Validate();
-        Require(double.IsFinite(Beta) && Beta >= 0, nameof(Beta), Beta, "0 or more");
-        Require(MaxLength >= 2, nameof(MaxLength), MaxLength, "at least 2");
+        RequireNotNegative(Beta, nameof(Beta));
+        RequireAtLeast(2, MaxLength, nameof(MaxLength));
     }
 }

@@ -1,7 +1,5 @@
-using System.Runtime.InteropServices;
 using IlgpuPeft.Adapters;
 using IlgpuPeft.Data;
-using IlgpuPeft.Tensors;
 using IlgpuPeft.Training;
 
 namespace IlgpuPeft.Preferences;
@@ -21,24 +19,13 @@ sealed class ResponsePass : IDisposable
     /// <param name="trainer">Whom errors name.</param>
     /// <param name="policy">What is trained.</param>
     /// <param name="reference">What it is compared with; null for the base with no adapter.</param>
-    /// <exception cref="ArgumentException">One of the sets is no language model, or they are not two sets over one base.</exception>
+    /// <exception cref="ArgumentException">As <see cref="AdapterRoles.Check"/>.</exception>
     public ResponsePass(string trainer, AdapterSet policy, AdapterSet? reference)
     {
-        Require(policy.Head is null, nameof(policy), "the policy has a scalar head, expected an adapter that continues texts. Make it without scalarHead.");
-        Require(reference != policy, nameof(reference), "the reference is the policy itself, which changes as it trains, expected a set of its own. Load the adapter a second time, or leave it out for the base.");
-        Require(reference?.Head is null, nameof(reference), "the reference has a scalar head, expected an adapter that continues texts.");
-        Require(reference is null || reference.Model == policy.Model, nameof(reference), "the reference is over another base, expected the policy's. Make both over one model.");
+        AdapterRoles.Check(trainer, policy, reference);
         (this.policy, this.reference) = (policy, reference);
-        ReferenceDescription = reference is null ? "base" : Digest(reference);
+        ReferenceDescription = AdapterRoles.Describe(reference);
         pass = new LanguageModelPass(policy.Model);
-
-        void Require(bool holds, string name, string problem)
-        {
-            if (!holds)
-            {
-                throw new ArgumentException($"{trainer}: {problem}", name);
-            }
-        }
     }
 
     /// <summary>Which reference this is, by its values.</summary>
@@ -118,12 +105,5 @@ sealed class ResponsePass : IDisposable
                 yield return tokens;
             }
         }
-    }
-
-    static string Digest(AdapterSet set)
-    {
-        var digest = new DataDigest();
-        digest.Add(MemoryMarshal.Cast<float, int>(set.Model.Backend.ReadFloats(set.Parameters.Values)));
-        return digest.ToString();
     }
 }

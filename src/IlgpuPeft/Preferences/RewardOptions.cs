@@ -2,7 +2,7 @@ using IlgpuPeft.Training;
 
 namespace IlgpuPeft.Preferences;
 
-/// <summary>How a reward model learns from pairs. Defaults are those of TRL's RewardConfig; names in brackets are its fields. Dropout is off, as there.</summary>
+/// <summary>How a reward model learns from pairs. Defaults of its own options are those of TRL's RewardConfig; names in brackets are its fields. Dropout is off, as there.</summary>
 public sealed record RewardOptions : TrainingOptions
 {
     /// <summary>Peak learning rate (learning_rate). Default 1e-4.</summary>
@@ -20,7 +20,7 @@ public sealed record RewardOptions : TrainingOptions
     internal override void Validate()
     {
         base.Validate();
-        Require(double.IsFinite(CenterRewardsCoefficient) && CenterRewardsCoefficient >= 0, nameof(CenterRewardsCoefficient), CenterRewardsCoefficient, "0 or more");
-        Require(MaxLength >= 2, nameof(MaxLength), MaxLength, "at least 2");
+        RequireNotNegative(CenterRewardsCoefficient, nameof(CenterRewardsCoefficient));
+        RequireAtLeast(2, MaxLength, nameof(MaxLength));
     }
 }

@@ -26,7 +26,7 @@ public sealed class GrpoTrainer : PolicyTrainer
     readonly GrpoOptions options;
     readonly IReadOnlyList<Prompt> validation;
     readonly AdapterSet policy;
-    readonly AdapterSet? reference;
+    readonly string referenceDescription;
     readonly Completions completions;
     readonly GroupUpdate update;
     readonly TrainedPart part;
@@ -50,8 +50,9 @@ public sealed class GrpoTrainer : PolicyTrainer
         IReadOnlyList<Prompt>? validation = null)
         : base(policy.Model, options, prompts, rewards)
     {
-        (this.options, this.policy, this.reference, this.validation) = (options, policy, reference, validation ?? []);
-        CheckRoles();
+        (this.options, this.policy, this.validation) = (options, policy, validation ?? []);
+        AdapterRoles.Check(nameof(GrpoTrainer), policy, reference);
+        referenceDescription = options.Beta == 0 ? "none" : AdapterRoles.Describe(reference);
         CheckTask(this.validation, options.StopIds, options.MaxCompletionLength, "max_completion_length");
         GoThrough(prompts.Count);
         part = Train(TrainedWeights.Of(policy, baseModel));
@@ -66,8 +67,7 @@ public sealed class GrpoTrainer : PolicyTrainer
     /// <summary>The completions of the last step, or null before the first.</summary>
     public CompletionGroups? LastGroups { get; private set; }
 
-    private protected override string Settings =>
-        $"{options.Fingerprint}, reference {(options.Beta == 0 ? "none" : reference is null ? "base" : $"adapter of {reference.Parameters.Count} values")}, {Task}";
+    private protected override string Settings => $"{options.Fingerprint}, reference {referenceDescription}, {Task}";
 
     private protected override StepOutcome Step(int step, int[] items, double rate)
     {
@@ -80,10 +80,16 @@ public sealed class GrpoTrainer : PolicyTrainer
         double generating = Lap(ref mark);
         var groups = LastGroups = CompletionGroups.Judge(samples, Rewards, options);
         Show(step, groups);
-        double judging = Lap(ref mark);
-
+        long tokens = groups.Sequences.Sum(sequence => (long)sequence.Length), learntFrom = groups.Learnt.Sum(s => (long)groups.Sequences[s].Length);
         var measures = new Dictionary<string, double>(groups.Measures, StringComparer.Ordinal);
+        Time(measures, "generate", generating, groups.Tokens);
+        Time(measures, "reward", Lap(ref mark), tokens);
         double[][]? referenceLogProbs = update.ReferenceLogProbs(groups), old = null;
+        if (referenceLogProbs is not null)
+        {
+            Time(measures, "score", Lap(ref mark), learntFrom);
+        }
+
         double loss = 0;
         for (int iteration = 0; iteration < options.NumIterations; iteration++)
         {
@@ -99,9 +105,9 @@ public sealed class GrpoTrainer : PolicyTrainer
             }
         }
 
-        (measures["time/generate"], measures["time/reward"], measures["time/update"]) = (generating, judging, Lap(ref mark));
-        long tokens = groups.Sequences.Sum(sequence => (long)sequence.Length), learnt = groups.Learnt.Sum(s => (long)samples[s].Response.Length);
-        return new StepOutcome(loss, tokens, learnt, measures);
+        Backend.Synchronize(); // the next step draws with these weights, so nothing is lost by waiting, and the time is all there
+        Time(measures, "update", Lap(ref mark), options.NumIterations * learntFrom);
+        return new StepOutcome(loss, tokens, groups.Learnt.Sum(s => (long)samples[s].Response.Length), measures);
     }
 
     /// <summary>The mean reward of completions of the validation prompts; the loss is minus that.</summary>
@@ -152,12 +158,5 @@ public sealed class GrpoTrainer : PolicyTrainer
         GroupSample[] shown = [.. groups.Samples.Take(options.NumGenerations).Select((sample, i) => new GroupSample(step + 1, sample.Prompt.Text, sample.Text, groups.Rewards[i], groups.Advantages[i]))];
         sampleFile?.Append(step, shown);
         Samples?.Report(shown);
-    }
-
-    void CheckRoles()
-    {
-        Require(policy.Head is null && reference?.Head is null, "an adapter has a scalar head, which drawing tokens has no use for. Make it without one; a reward model takes part as a reward.");
-        Require(reference is null || reference.Model == policy.Model, "the adapters lie over different models, expected one base under both roles. Load the base once.");
-        Require(reference != policy, "policy and reference are one adapter, expected a set for each: the reference must not change. Leave it out for the base model.");
     }
 }

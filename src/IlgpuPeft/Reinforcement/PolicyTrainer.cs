@@ -1,4 +1,6 @@
 using System.Diagnostics;
+using System.Globalization;
+using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Data;
 using IlgpuPeft.Kernels;
 using IlgpuPeft.Models;
@@ -10,7 +12,10 @@ namespace IlgpuPeft.Reinforcement;
 /// <summary>What trainers of policies share: prompts and rewards, looked at before the first update, and the seeds of what a policy draws.</summary>
 public abstract class PolicyTrainer : Trainer
 {
+    const string JudgedBy = "rewards: "; // begins the name of a state whose name is all that it says
+
     readonly ulong seed;
+    string? task, judges;
 
     /// <param name="model">The base model.</param>
     /// <param name="options">How.</param>
@@ -26,20 +31,26 @@ public abstract class PolicyTrainer : Trainer
     /// <summary>What it is paid for.</summary>
     private protected RewardSum Rewards { get; }
 
-    /// <summary>Rewards and prompts in words, for <see cref="Trainer.Settings"/>.</summary>
-    private protected string Task
-    {
-        get
-        {
-            var digest = new DataDigest();
-            foreach (var prompt in Prompts)
-            {
-                digest.Add(prompt.Ids);
-            }
+    /// <summary>Prompts, with what answers are compared with, and the rewards' names and weights in words, for <see cref="Trainer.Settings"/>.</summary>
+    private protected string Task => task ??= Describe();
 
-            return $"rewards {string.Join(", ", Rewards.Parts.Select(part => $"{part.Weight} {part.Reward.Name}"))}, prompts {digest}";
+    /// <summary>
+    /// What the rewards are. It is no setting, since a run whose reward failed goes on with another, which is mended: then its checkpoint says nothing of them.
+    /// </summary>
+    /// <exception cref="CheckpointException">The checkpoint was made with other rewards.</exception>
+    private protected override Dictionary<string, double> State
+    {
+        get => Rewards.HasFailed ? [] : new() { [Judges] = 1 };
+        set
+        {
+            if (value.Keys.FirstOrDefault(name => name.StartsWith(JudgedBy, StringComparison.Ordinal)) is { } others && others != Judges)
+            {
+                throw new CheckpointException(ResumeState.FileName, null, $"belongs to a run with other settings or data (it was made with [{others}], this run has [{Judges}]). Restore them, or start anew without resuming.");
+            }
         }
     }
+
+    string Judges => judges ??= JudgedBy + string.Join(", ", Rewards.Parts.Select(part => part.Reward.Description)); // no step changes them: what is long to read is read once
 
     /// <summary>Refuses what would fail in the middle of a run.</summary>
     /// <param name="validation">Prompts to evaluate on.</param>
@@ -94,5 +105,33 @@ public abstract class PolicyTrainer : Trainer
         double seconds = Stopwatch.GetElapsedTime(mark).TotalSeconds;
         mark = Stopwatch.GetTimestamp();
         return seconds;
+    }
+
+    /// <summary>Adds what a phase of a step took: <c>time/PHASE</c> in seconds, and <c>tokens_per_second/PHASE</c>.</summary>
+    /// <param name="measures">Gets them.</param>
+    /// <param name="phase">Its name.</param>
+    /// <param name="seconds">From <see cref="Lap"/>.</param>
+    /// <param name="tokens">Drawn or gone through, each as often as it was.</param>
+    private protected static void Time(Dictionary<string, double> measures, string phase, double seconds, long tokens)
+    {
+        measures["time/" + phase] = seconds;
+        measures["tokens_per_second/" + phase] = tokens / Math.Max(seconds, 1e-9); // a phase with nothing to do can be over within a tick of the clock
+    }
+
+    string Describe()
+    {
+        var digest = new DataDigest();
+        foreach (var prompt in Prompts)
+        {
+            digest.Add(prompt.Ids);
+            foreach (var (name, value) in prompt.Fields.OrderBy(field => field.Key, StringComparer.Ordinal))
+            {
+                digest.Add(name);
+                digest.Add(value);
+            }
+        }
+
+        var rewards = Rewards.Parts.Select(part => string.Create(CultureInfo.InvariantCulture, $"{part.Weight} {part.Reward.Name}"));
+        return $"rewards {string.Join(", ", rewards)}, prompts {digest}";
     }
 }

@@ -12,15 +12,12 @@ sealed class PpoRoles : IDisposable
     readonly LanguageModelPass pass;
     readonly PpoOptions options;
 
-    /// <exception cref="ArgumentException">Two roles share a set, or have different bases; a policy has a scalar head, or a value model has none.</exception>
+    /// <exception cref="ArgumentException">As <see cref="AdapterRoles.Check"/>.</exception>
     public PpoRoles(AdapterSet policy, AdapterSet value, AdapterSet? reference, PpoOptions options)
     {
         (Policy, Value, this.reference, this.options) = (policy, value, reference, options);
-        Require(policy.Head is null, "the policy's adapter has a scalar head, which drawing tokens has no use for. Make it without one; the head belongs to the value adapter.");
-        Require(reference?.Head is null, "the reference's adapter has a scalar head, expected one that continues texts, as the policy's.");
-        Require(value.Head is not null, "the value adapter has no scalar head, expected one to read values from. Make it with scalarHead: true.");
-        Require(value.Model == policy.Model && (reference is null || reference.Model == policy.Model), "the adapters lie over different models, expected one base under all roles. Load the base once.");
-        Require(value != policy && reference != policy && reference != value, "one adapter has two roles, expected a set for each: what is trained in one role would change the other.");
+        AdapterRoles.Check(nameof(PpoTrainer), policy, reference, value);
+        ReferenceDescription = AdapterRoles.Describe(reference);
         pass = new LanguageModelPass(policy.Model);
     }
 
@@ -30,8 +27,8 @@ sealed class PpoRoles : IDisposable
 
     public CausalLm Model => Policy.Model;
 
-    /// <summary>What the reference is, in words.</summary>
-    public string Reference => reference is null ? "base" : $"adapter of {reference.Parameters.Count} values";
+    /// <summary>Which reference this is, by its values.</summary>
+    public string ReferenceDescription { get; }
 
     /// <summary>Log-probability of each response token under the policy.</summary>
     /// <param name="sequences">Prompts and responses.</param>
@@ -104,13 +101,5 @@ sealed class PpoRoles : IDisposable
         }
 
         return all;
-    }
-
-    static void Require(bool holds, string problem)
-    {
-        if (!holds)
-        {
-            throw new ArgumentException($"{nameof(PpoTrainer)}: {problem}");
-        }
     }
 }

@@ -73,12 +73,12 @@ public sealed class PpoTrainer : PolicyTrainer
     /// <summary>The experience of the last update, or null before the first.</summary>
     public Rollout? LastRollout { get; private set; }
 
-    private protected override string Settings => $"{options.Fingerprint}, reference {roles.Reference}, {Task}";
+    private protected override string Settings => $"{options.Fingerprint}, reference {roles.ReferenceDescription}, {Task}";
 
     private protected override Dictionary<string, double> State
     {
-        get => new() { [nameof(klCoefficient)] = klCoefficient.Value, [nameof(episodes)] = episodes };
-        set => (klCoefficient.Value, episodes) = (value[nameof(klCoefficient)], (long)value[nameof(episodes)]);
+        get => new(base.State) { [nameof(klCoefficient)] = klCoefficient.Value, [nameof(episodes)] = episodes };
+        set => (base.State, klCoefficient.Value, episodes) = (value, value[nameof(klCoefficient)], (long)value[nameof(episodes)]);
     }
 
     private protected override StepOutcome Step(int step, int[] items, double rate)
@@ -95,8 +95,8 @@ public sealed class PpoTrainer : PolicyTrainer
 
         var measures = new Dictionary<string, double>(rollout.Measures(), StringComparer.Ordinal) { ["lr"] = rate, ["episode"] = episodes };
         const int Scorers = 3, Learners = 2; // policy, reference and value model; policy and value model
-        Time("generate", generating, rollout.ResponseTokens);
-        Time("score", scoring, Scorers * (long)rollout.Tokens);
+        Time(measures, "generate", generating, rollout.ResponseTokens);
+        Time(measures, "score", scoring, Scorers * (long)rollout.Tokens);
         long tokens = rollout.ResponseTokens + Scorers * (long)rollout.Tokens;
         if (options.MaxKl > 0 && rollout.MeanKl > options.MaxKl)
         {
@@ -108,7 +108,7 @@ public sealed class PpoTrainer : PolicyTrainer
         var result = update.Run(rollout, loss => TakeStep(step, loss, rate));
         measures["val/grad_norm"] = Backend.ReadDoubles(valuePart.Optimizer.GradientNorm)[0]; // waits for the device, so the time is all there
         long learned = Learners * (long)result.Epochs * rollout.Tokens;
-        Time("update", Lap(ref mark), learned);
+        Time(measures, "update", Lap(ref mark), learned);
         measures["policy/epochs"] = result.Epochs;
         foreach (var (name, value) in PpoStatistics.Metrics(result.MiniBatches))
         {
@@ -117,12 +117,6 @@ public sealed class PpoTrainer : PolicyTrainer
 
         roles.Policy.Enable();
         return new StepOutcome(result.Loss, tokens + learned, rollout.ResponseTokens, measures);
-
-        void Time(string phase, double seconds, long phaseTokens)
-        {
-            measures["time/" + phase] = seconds;
-            measures["tokens_per_second/" + phase] = phaseTokens / seconds;
-        }
     }
 
     /// <inheritdoc />

@@ -5,7 +5,7 @@ namespace IlgpuPeft.Rewards;
 /// <summary>Rules that count an answer's tokens. <see cref="RewardRules"/> says what each computes.</summary>
 static class LengthRules
 {
-    public static Reward Ended(RuleOptions options) => Reward.Of(options.Label, sample => sample.Ended ? 1 : 0);
+    public static Reward Ended(RuleOptions options) => Reward.Of(options, sample => sample.Ended ? 1 : 0);
 
     public static Reward Length(RuleOptions options)
     {
@@ -16,17 +16,17 @@ static class LengthRules
         options.Require((min ?? 0) <= (max ?? int.MaxValue), $"min is {min} and max {max}, expected min to be the smaller");
         options.Require(!perToken || (tokens && min is null && max is not null), "per_token needs max, tokens as the unit, and no min: only a token too many can be made to pay");
         return perToken
-            ? Reward.PerToken(options.Label, sample => [.. sample.Response.Select((_, t) => t < max ? 0 : -1.0 / max!.Value)])
-            : tokens ? Reward.Of(options.Label, sample => -Outside(sample.Response.Length, min ?? 0, max ?? int.MaxValue))
-            : Reward.OfText(options.Label, sample => -Outside(sample.Text.EnumerateRunes().Count(), min ?? 0, max ?? int.MaxValue));
+            ? Reward.PerToken(options, sample => [.. sample.Response.Select((_, t) => t < max ? 0 : -1.0 / max!.Value)])
+            : tokens ? Reward.Of(options, sample => -Outside(sample.Response.Length, min ?? 0, max ?? int.MaxValue))
+            : Reward.OfText(options, sample => -Outside(sample.Text.EnumerateRunes().Count(), min ?? 0, max ?? int.MaxValue));
     }
 
     public static Reward Repetition(RuleOptions options)
     {
         int size = options.Count("size") ?? 3;
         return options.Flag("per_token")
-            ? Reward.PerToken(options.Label, sample => Repeats(sample.Response, size))
-            : Reward.Of(options.Label, sample => Repeats(sample.Response, size).Sum());
+            ? Reward.PerToken(options, sample => Repeats(sample.Response, size))
+            : Reward.Of(options, sample => Repeats(sample.Response, size).Sum());
     }
 
     static double Outside(int length, int min, int max) => length < min ? (double)(min - length) / min : length > max ? (double)(length - max) / max : 0;

@@ -11,7 +11,7 @@ static partial class NumberRule
     public static Reward NumberMatch(RuleOptions options)
     {
         var field = options.Field();
-        return Reward.OfText(options.Label, sample => NumberIn(sample.Text) is { } number && number == NumberIn(field(sample.Prompt)) ? 1 : 0, prompt =>
+        return Reward.OfText(options, sample => NumberIn(sample.Text) is { } number && number == NumberIn(field(sample.Prompt)) ? 1 : 0, prompt =>
         {
             string value = field(prompt);
             if (NumberIn(value) is null)

@@ -9,6 +9,9 @@ public abstract class Reward(string name)
     /// <summary>In metrics and messages.</summary>
     public string Name => name;
 
+    /// <summary>What decides the numbers that it gives, as far as that can be told; of a function its name alone. A checkpoint of a run with another is refused.</summary>
+    internal virtual string Description => Name;
+
     /// <summary>Whether it is a rule about words, which <see cref="Sample.Text"/> has only where there is a tokenizer; without one it holds token ids.</summary>
     internal virtual bool ReadsText => false;
 
@@ -20,17 +23,25 @@ public abstract class Reward(string name)
     public virtual void Check(Prompt prompt) { }
 
     /// <summary>A reward that scores each answer as a whole.</summary>
-    public static Reward Of(string name, Func<Sample, double> score) => new FunctionReward(name, sample => new Judgement(score(sample)), readsText: false, null);
+    public static Reward Of(string name, Func<Sample, double> score) => new FunctionReward(name, name, sample => new Judgement(score(sample)));
 
     /// <summary>A reward that pays every token of an answer: the function returns one number for each of <see cref="Sample.Response"/>.</summary>
-    public static Reward PerToken(string name, Func<Sample, double[]> score) => new FunctionReward(name, sample => new Judgement(0, score(sample)), readsText: false, null);
+    public static Reward PerToken(string name, Func<Sample, double[]> score) => new FunctionReward(name, name, sample => new Judgement(0, score(sample)));
 
-    /// <summary>A reward of whole answers that reads their text, with a look at each prompt before the run.</summary>
-    internal static Reward OfText(string name, Func<Sample, double> score, Action<Prompt>? check = null) =>
-        new FunctionReward(name, sample => new Judgement(score(sample)), readsText: true, check);
+    /// <summary>A rule that scores each answer as a whole by its tokens.</summary>
+    internal static Reward Of(RuleOptions rule, Func<Sample, double> score) => new FunctionReward(rule.Label, rule.Description, sample => new Judgement(score(sample)));
 
-    sealed class FunctionReward(string name, Func<Sample, Judgement> judge, bool readsText, Action<Prompt>? check) : Reward(name)
+    /// <summary>A rule that pays every token of an answer.</summary>
+    internal static Reward PerToken(RuleOptions rule, Func<Sample, double[]> score) => new FunctionReward(rule.Label, rule.Description, sample => new Judgement(0, score(sample)));
+
+    /// <summary>A rule of whole answers that reads their text, with a look at each prompt before the run.</summary>
+    internal static Reward OfText(RuleOptions rule, Func<Sample, double> score, Action<Prompt>? check = null) =>
+        new FunctionReward(rule.Label, rule.Description, sample => new Judgement(score(sample)), readsText: true, check);
+
+    sealed class FunctionReward(string name, string description, Func<Sample, Judgement> judge, bool readsText = false, Action<Prompt>? check = null) : Reward(name)
     {
+        internal override string Description => description;
+
         internal override bool ReadsText => readsText;
 
         public override IReadOnlyList<Judgement> Judge(IReadOnlyList<Sample> samples) => [.. samples.Select(judge)];

@@ -28,6 +28,9 @@ public sealed class RewardModel : Reward, IDisposable
         pass = new LanguageModelPass(adapter.Model);
     }
 
+    /// <inheritdoc />
+    internal override string Description => $"{Name} {AdapterRoles.Digest(adapter)}";
+
     /// <summary>The score of a sequence as a whole, read at its last token.</summary>
     /// <param name="sequences">Token ids, prompt and response in a row, each at least one.</param>
     /// <returns>One number for each, in their order.</returns>

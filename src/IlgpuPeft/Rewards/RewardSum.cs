@@ -11,6 +11,9 @@ public sealed class RewardSum(IReadOnlyList<(Reward Reward, double Weight)> part
     public IReadOnlyList<(Reward Reward, double Weight)> Parts { get; } =
         parts.Count > 0 ? parts : throw new ArgumentException("RewardSum: there is no reward, expected at least one.", nameof(parts));
 
+    /// <summary>Whether the last batch could not be judged: what failed is to be mended, which makes it another reward.</summary>
+    internal bool HasFailed { get; private set; }
+
     /// <summary>Looks at all prompts before the run.</summary>
     /// <exception cref="ArgumentException">A prompt's row lacks what a reward needs.</exception>
     public void Check(IEnumerable<Prompt> prompts)
@@ -29,7 +32,9 @@ public sealed class RewardSum(IReadOnlyList<(Reward Reward, double Weight)> part
     /// <exception cref="RewardException">A reward threw, or its answer has another length than the batch or response, or is not finite.</exception>
     public (IReadOnlyList<Judgement> Sums, IReadOnlyList<IReadOnlyList<Judgement>> Each) Judge(IReadOnlyList<Sample> samples)
     {
+        HasFailed = true; // until all have answered
         List<IReadOnlyList<Judgement>> each = [.. Parts.Select(part => Ask(part.Reward, samples))];
+        HasFailed = false;
         return ([.. samples.Select((sample, i) => Sum([.. each.Select(judgements => judgements[i])], sample.Response.Length))], each);
     }
 

@@ -1,4 +1,6 @@
 using System.Globalization;
+using System.Text.Encodings.Web;
+using System.Text.Json;
 using IlgpuPeft.Data;
 
 namespace IlgpuPeft.Rewards;
@@ -10,10 +12,15 @@ sealed class RuleOptions(string rule, IReadOnlyDictionary<string, string> values
 {
     public const string LabelName = "label";
 
+    static readonly JsonSerializerOptions Readable = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+
     const string DefaultField = "answer";
 
     /// <summary>What metrics and messages call the reward.</summary>
     public string Label => Text(LabelName) ?? rule;
+
+    /// <summary>The rule and all that it was given.</summary>
+    public string Description => $"{rule} {JsonSerializer.Serialize(new SortedDictionary<string, string>(values.ToDictionary(), StringComparer.Ordinal), Readable)}";
 
     public string? Text(string name) => values.GetValueOrDefault(name);
 

@@ -20,14 +20,14 @@ static class TextRules
     public static Reward JsonValid(RuleOptions options)
     {
         JsonValueKind? root = options.Choice("root", "any", "object", "array") switch { "object" => JsonValueKind.Object, "array" => JsonValueKind.Array, _ => null };
-        return Reward.OfText(options.Label, sample => RootOf(sample.Text) is { } kind && (root ?? kind) == kind ? 1 : 0);
+        return Reward.OfText(options, sample => RootOf(sample.Text) is { } kind && (root ?? kind) == kind ? 1 : 0);
     }
 
     public static Reward Pattern(RuleOptions options)
     {
         options.Require(options.Text("pattern") is { Length: > 0 }, "no pattern is given, expected a regular expression");
         var regex = Compile(options.Label, options.Text("pattern")!);
-        return Reward.OfText(options.Label, sample =>
+        return Reward.OfText(options, sample =>
         {
             try
             {
@@ -43,7 +43,7 @@ static class TextRules
     static Reward Compare(RuleOptions options, Func<Prompt, string> with, Func<string, string, StringComparison, bool> holds)
     {
         var comparison = options.Comparison;
-        return Reward.OfText(options.Label, sample => holds(sample.Text, with(sample.Prompt), comparison) ? 1 : 0, prompt => with(prompt));
+        return Reward.OfText(options, sample => holds(sample.Text, with(sample.Prompt), comparison) ? 1 : 0, prompt => with(prompt));
     }
 
     // Without backtracking, time grows with the text alone, whatever the policy writes. A pattern that needs to look around or back gets the time limit instead.

@@ -1,6 +1,5 @@
 using IlgpuPeft.Adapters;
 using IlgpuPeft.Checkpoints;
-using IlgpuPeft.Kernels;
 using IlgpuPeft.Models;
 using IlgpuPeft.Rewards;
 using IlgpuPeft.Training;

@@ -42,8 +42,9 @@ public sealed class TrainerFailureTests : IDisposable
         float[] norm = backend.ReadFloats(model.Norm.Value);
         var problem = await Fails(Options, after: 3, () => backend.Fill(model.Norm.Value, double.NaN));
 
-        Assert.StartsWith($"Trainer: the loss of step 4 is NaN, expected a finite number. The weights before it are saved in {Path.Combine(Output, "checkpoint-3")}. Something overflowed: lower learning_rate, or look for",
+        Assert.StartsWith($"Trainer: the loss of step 4 is NaN, expected a finite number. The weights before it are saved in {Path.Combine(Output, "checkpoint-3")}. A run with other settings can start from there",
             problem.Message, StringComparison.Ordinal);
+        Assert.Contains(" Something overflowed: lower learning_rate, or look for a reward, a row or a weight", problem.Message, StringComparison.Ordinal);
         backend.Write(norm, model.Norm.Value);
         var resumed = await Train(Options, from: Path.Combine(Output, "checkpoint-3"));
         Assert.Equal([4, 5, 6], resumed.Select(step => step.Step));
@@ -92,7 +93,7 @@ public sealed class TrainerFailureTests : IDisposable
         var problem = await Assert.ThrowsAsync<InvalidOperationException>(() => Train(Options with { LossWatchdogThreshold = 0.01, LossWatchdogPatience = 3 }));
 
         Assert.StartsWith("Trainer: the loss was above 0.01 for 3 steps in a row, ", problem.Message, StringComparison.Ordinal);
-        Assert.Contains($"at step 3. The weights after step 3 are saved in {Path.Combine(Output, "checkpoint-3")}. Lower learning_rate", problem.Message, StringComparison.Ordinal);
+        Assert.Contains($"at step 3. The weights after step 3 are saved in {Path.Combine(Output, "checkpoint-3")}.", problem.Message, StringComparison.Ordinal);
         await Train(Options, from: Path.Combine(Output, "checkpoint-3"));
         Assert.Equal(await Whole(), File.ReadAllBytes(Path.Combine(Output, PeftFiles.WeightsName)));
     }

@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using IlgpuPeft.Data;
-using IlgpuPeft.Kernels;
 using IlgpuPeft.Optim;
 
 namespace IlgpuPeft.Training;
@@ -190,7 +189,7 @@ public abstract partial class Trainer
             if (savedStep != done)
             {
                 Save(state, keepAll: true);
-                return $"{weights} are saved in {trainer.LastCheckpoint}.";
+                return $"{weights} are saved in {trainer.LastCheckpoint}. A run with other settings can start from there: name it in lora_model_dir, or in base_model where every weight is trained.";
             }
 
             return $"{trainer.LastCheckpoint} has the weights after step {done}.";

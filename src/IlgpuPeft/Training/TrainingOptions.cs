@@ -59,7 +59,7 @@ public abstract record TrainingOptions
     /// <summary>Evaluations in an epoch (evals_per_epoch); <see cref="EvaluateEvery"/>, where it is not 0, takes precedence.</summary>
     public int EvaluationsPerEpoch { get; init; }
 
-    /// <summary>Stop with an error after <see cref="LossWatchdogPatience"/> steps in a row whose loss exceeds this; 0 for never (loss_watchdog_threshold).</summary>
+    /// <summary>Stop with an error and a checkpoint after <see cref="LossWatchdogPatience"/> steps in a row whose loss exceeds this; 0 for never (loss_watchdog_threshold).</summary>
     public double LossWatchdogThreshold { get; init; }
 
     /// <summary>See <see cref="LossWatchdogThreshold"/> (loss_watchdog_patience).</summary>

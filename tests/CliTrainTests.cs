@@ -198,6 +198,23 @@ public class CliTrainTests : IDisposable
         Assert.False(Directory.Exists(tiny.Output));
     }
 
+    [Theory]
+    [InlineData("adapter=", "where the trained model would replace it")]
+    [InlineData("lora_r=2", "would lie among the model's files")]
+    public async Task Output_that_is_the_base_model_through_a_link_is_an_error(string setting, string message)
+    {
+        Assert.SkipWhen(OperatingSystem.IsWindows(), "making links needs a privilege there");
+        string config = tiny.Config;
+        string[] before = [.. Directory.GetFileSystemEntries(tiny.Model).Order()];
+        byte[] weights = File.ReadAllBytes(Path.Combine(tiny.Model, "model.safetensors"));
+        Directory.CreateSymbolicLink(tiny.PathOf("link"), tiny.Model);
+
+        (await Tool.RunAsync("train", config, "--set", setting, "--set", "output_dir=link")).Fails(1, message);
+
+        Assert.Equal(before, Directory.GetFileSystemEntries(tiny.Model).Order());
+        Assert.Equal(weights, File.ReadAllBytes(Path.Combine(tiny.Model, "model.safetensors")));
+    }
+
     [Fact]
     public async Task Adapter_of_another_model_is_an_error()
     {
@@ -210,11 +227,47 @@ public class CliTrainTests : IDisposable
         (await Tool.RunAsync("train", tiny.Config, "--resume")).Fails(1, "there is no checkpoint in");
 
     [Fact]
-    public async Task Resume_of_a_run_with_other_settings_is_an_error()
+    public async Task Resume_of_a_run_with_other_settings_is_an_error_that_names_them()
     {
         string config = tiny.Config;
         (await Tool.RunAsync("train", config, "--set", "save_steps=3")).Succeeds();
-        (await Tool.RunAsync("train", config, "--set", "learning_rate=0.5", "--resume")).Fails(2, "belongs to a run with other settings or data");
+        string before = File.ReadAllText(Path.Combine(tiny.Output, "config.yaml"));
+        foreach (string[] more in new string[][] { [], ["--dry-run"] })
+        {
+            (await Tool.RunAsync(["train", config, "--set", "seed=5", "--set", "learning_rate=0.5", "--resume", .. more])).Fails(2,
+                "state.msgpack: belongs to a run with other settings or data: found [seed 42], expected [seed 5]; found [Peak = 0.01], expected [Peak = 0.5]. Restore them");
+        }
+
+        Assert.Equal(before, File.ReadAllText(Path.Combine(tiny.Output, "config.yaml")));
+    }
+
+    [Theory]
+    [InlineData("nope", "nope: there is no such folder, expected the checkpoint-N folder of a run")]
+    [InlineData("model", "model: has no state.msgpack, expected the checkpoint-N folder of a run")]
+    public async Task Resume_from_what_is_no_checkpoint_is_an_error_before_the_model_is_read(string from, string message)
+    {
+        foreach (string[] more in new string[][] { [], ["--dry-run"] })
+        {
+            (await Tool.RunAsync(["train", tiny.Config, "--set", $"resume_from_checkpoint={from}", "--set", "base_model=absent", .. more])).Fails(2, message);
+        }
+
+        Assert.False(Directory.Exists(tiny.Output));
+    }
+
+    [Fact]
+    public async Task Run_cancelled_before_its_first_step_leaves_an_earlier_one_as_it_was()
+    {
+        (await Tool.RunAsync("train", tiny.Config)).Succeeds();
+        var before = Contents();
+
+        using StringWriter output = new(), error = new();
+        int code = await Cli.Program.RunAsync(["train", tiny.Config, "--set", "learning_rate=0.5"], output, error, new CancellationToken(canceled: true));
+
+        Assert.Equal(130, code);
+        Assert.Contains("stopped before the first step; nothing was saved", error.ToString(), StringComparison.Ordinal);
+        Assert.Equal(before, Contents());
+
+        List<(string, string)> Contents() => [.. Directory.GetFiles(tiny.Output, "*", SearchOption.AllDirectories).Order().Select(file => (file, Convert.ToHexString(File.ReadAllBytes(file))))];
     }
 
     // The keys of Axolotl that describe the golden cases.

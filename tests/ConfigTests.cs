@@ -252,7 +252,10 @@ public sealed class ConfigTests : IDisposable
 
     [Theory]
     [InlineData("warmup_steps: 5\nwarmup_ratio: 0.1", "contradicts warmup_ratio")]
-    [InlineData("output_dir: ./model/", "is also output_dir")]
+    [InlineData("output_dir: ./model/", "is also output_dir, where the trained model would replace it")]
+    [InlineData("output_dir: sub/../model\nadapter: lora\nlora_target_linear: true", "is also output_dir, where adapter, log and checkpoints would lie among the model's files")]
+    [InlineData("output_dir: there\nadapter: lora\nlora_target_linear: true\nrl: dpo\nreference_model_dir: there", "reference_model_dir: it is also output_dir")]
+    [InlineData("output_dir: there\nadapter: lora\nlora_target_linear: true\nrl: ppo\nrewards:\n  - model: there", "rewards.0.model: it is also output_dir")]
     [InlineData("save_steps: 5\nsaves_per_epoch: 1", "contradicts saves_per_epoch")]
     [InlineData("adapter: lora\nlora_target_linear: true\nload_in_4bit: true", "Set adapter: qlora")]
     [InlineData("adapter: qlora\nlora_target_linear: true\nload_in_4bit: false", "false contradicts adapter: qlora")]
@@ -284,6 +287,10 @@ public sealed class ConfigTests : IDisposable
         Assert.Equal(6, failure.Message.Split('\n').Length);
         Assert.Contains($"{Path.Combine(folder, "run.yaml")}:3: learning_rate: expected a number above 0, up to 10, got", failure.Message, StringComparison.Ordinal);
     }
+
+    [Fact]
+    public void Adapter_may_be_replaced_by_its_continuation() =>
+        Assert.EndsWith("there", Read(Minimal + "adapter: lora\nlora_model_dir: there\noutput_dir: there").Config.OutputDir, StringComparison.Ordinal);
 
     [Fact]
     public void Blank_and_switched_off_keys_count_as_absent() =>

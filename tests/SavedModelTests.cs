@@ -84,6 +84,29 @@ public sealed class SavedModelTests : IDisposable
     }
 
     [Fact]
+    public void Output_thatIsALinkToAFolderBeingRead_isRefusedAndLeftAsItWas()
+    {
+        Assert.SkipWhen(OperatingSystem.IsWindows(), "making links needs a privilege there");
+        TinyModels.Write(temp);
+        using var model = PretrainedModel.Load(Model, backend);
+        SaveAdapter();
+        byte[] before = File.ReadAllBytes(Path.Combine(Model, "model.safetensors"));
+        string link = Directory.CreateSymbolicLink(temp.File("link"), Model).FullName, toAdapter = Directory.CreateSymbolicLink(temp.File("second"), Adapter).FullName;
+        (Action Call, string Read)[] calls =
+        [
+            (() => SavedModel.Quantize(Model, link), "model"),
+            (() => SavedModel.Quantize(link, Model), "model"),
+            (() => SavedModel.Merge(Model, Adapter, link), "model"),
+            (() => SavedModel.Write(model, link, DType.BF16, Model), "model"),
+            (() => SavedModel.Merge(Model, Adapter, toAdapter), "adapter"),
+        ];
+
+        Assert.All(calls, row => Assert.Contains($"is the {row.Read} that is read", Assert.Throws<ArgumentException>(row.Call).Message, StringComparison.Ordinal));
+        Assert.Equal(before, File.ReadAllBytes(Path.Combine(Model, "model.safetensors")));
+        Assert.Equal(2, Directory.GetFiles(Adapter).Length);
+    }
+
+    [Fact]
     public void Merge_ofAModelWhoseConfigurationIsDamaged_writesNothing()
     {
         TinyModels.Write(temp);

@@ -29,6 +29,9 @@ sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, De
     /// <summary>Downloads so far, each of which waited for the device.</summary>
     public long Downloads { get; private set; }
 
+    /// <summary>Called before a late read is waited for, or null. Where it is set, reads are late as on a GPU, whatever the device.</summary>
+    public Action? Waiting { get; set; }
+
     /// <summary>Queues a copy to the device. The bytes are the caller's again when it returns.</summary>
     /// <exception cref="KernelException">The device failed.</exception>
     public void Upload(ReadOnlySpan<byte> source, Slice destination)
@@ -175,12 +178,13 @@ sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, De
         byte[]? result;
 
         // ILGPU does not tell whether a marker was passed; only a GPU works while the host goes on.
-        public override bool HasArrived => owner.isHost;
+        public override bool HasArrived => result is not null || (owner.isHost && owner.Waiting is null);
 
         public override byte[] Wait()
         {
             if (result is null)
             {
+                owner.Waiting?.Invoke();
                 try
                 {
                     arrived.Synchronize();

@@ -27,15 +27,27 @@ static class TrainCommand
             overrides.AddRange(parse.GetValue(dtype) is { } type ? [$"dtype={type}"] : []);
             var (config, notes) = ConfigReader.Read(parse.GetRequiredValue(file), overrides);
             notes.ToList().ForEach(screen.Warn);
+            var folder = new RunFolder(config.OutputDir);
+            string? from = Checkpoint(config, parse.GetValue(resume), folder);
             if (parse.GetValue(dryRun))
             {
                 using var planned = TrainingRun.Open(config, screen.Warn, cancel);
                 ShowPlan(planned, screen);
+                if (from is not null)
+                {
+                    planned.Trainer.RequireResumable(from);
+                }
+
                 screen.Out.Write(parse.GetValue(json) ? Json.Line(Plan(planned)) + Environment.NewLine : "");
                 return;
             }
 
-            string? from = Checkpoint(config, parse.GetValue(resume), screen);
+            screen.Say(from is null ? $"output_dir: {config.OutputDir}" : $"resuming from {from}");
+            if (from is null && folder.LatestCheckpoint() is { } latest)
+            {
+                screen.Warn($"starting anew, although {latest} is there from an earlier run. Remove it or choose another output_dir, else a later --resume may take it.");
+            }
+
             AtomicFile.RequireWritable(config.OutputDir);
             using var run = TrainingRun.Open(config, screen.Warn, cancel);
             ShowPlan(run, screen);
@@ -54,14 +66,12 @@ static class TrainCommand
         }
         catch (OperationCanceledException)
         {
-            screen.Say(run.Folder.LatestCheckpoint() is { } saved
-                ? $"stopped; {saved} is complete, and train --resume goes on from it"
-                : "stopped before the first step; nothing was saved");
+            screen.Say(run.Trainer.LastCheckpoint is { } saved ? $"stopped; {saved} is complete, and {GoOn(run, saved)} from it" : "stopped before the first step; nothing was saved");
             throw;
         }
-        catch (RewardException) when (run.Folder.LatestCheckpoint() is { } saved)
+        catch (RewardException) when (run.Trainer.LastCheckpoint is { } saved)
         {
-            screen.Say($"stopped; {saved} holds the steps before, and train --resume goes on from it once the reward is mended");
+            screen.Say($"stopped; {saved} holds the steps before, and {GoOn(run, saved)} from it once the reward is mended");
             throw;
         }
 
@@ -94,27 +104,18 @@ static class TrainCommand
         }
     }
 
-    static string? Checkpoint(RunConfig config, bool resume, Screen screen)
+    static string GoOn(TrainingRun run, string checkpoint) =>
+        run.Config.ResumeFromCheckpoint is null ? "train --resume goes on" : $"train with resume_from_checkpoint={checkpoint} goes on";
+
+    static string? Checkpoint(RunConfig config, bool resume, RunFolder folder)
     {
-        string? latest = new RunFolder(config.OutputDir).LatestCheckpoint();
-        if (config.ResumeFromCheckpoint is { } named)
+        if ((config.ResumeFromCheckpoint ?? (resume ? folder.LatestCheckpoint() : null)) is { } from)
         {
-            screen.Say($"resuming from {named}");
-            return named;
+            ResumeState.Load(from); // is there: found out before the model is read
+            return from;
         }
 
-        if (resume && latest is null)
-        {
-            throw new ArgumentException($"--resume: there is no checkpoint in {config.OutputDir}. Run without --resume to start anew.");
-        }
-
-        screen.Say(resume ? $"resuming from {latest}" : $"output_dir: {config.OutputDir}");
-        if (!resume && latest is not null)
-        {
-            screen.Warn($"starting anew, although {latest} is there from an earlier run. Remove it or choose another output_dir, else a later --resume may take it.");
-        }
-
-        return resume ? latest : null;
+        return resume ? throw new ArgumentException($"--resume: there is no checkpoint in {config.OutputDir}. Run without --resume to start anew.") : null;
     }
 
     static object Plan(TrainingRun run) => new

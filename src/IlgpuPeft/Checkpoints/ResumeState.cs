@@ -12,7 +12,7 @@ public sealed record ResumeState
     public const string FileName = "state.msgpack";
 
     /// <summary>The layout that this version writes.</summary>
-    public const int CurrentVersion = 2;
+    public const int CurrentVersion = 3;
 
     /// <summary>Layout version.</summary>
     [Key(0)]
@@ -42,14 +42,28 @@ public sealed record ResumeState
     [Key(6)]
     public Dictionary<string, double> Method { get; init; } = [];
 
+    /// <summary>
+    /// How many sessions, begun anew or resumed, have written checkpoints into the run's folder up to this one: what a session writes is later than all that it found, whatever
+    /// its step. The run's folder sets it when it saves.
+    /// </summary>
+    [Key(7)]
+    public int Session { get; init; }
+
     /// <summary>Writes the file whole.</summary>
     public void Save(string folder) => AtomicFile.Write(Path.Combine(folder, FileName), stream => MessagePackSerializer.Serialize(stream, this));
 
     /// <summary>Reads the file.</summary>
-    /// <exception cref="CheckpointException">It is absent, damaged, or of another version.</exception>
+    /// <exception cref="CheckpointException">Folder or file is absent, or the file is damaged, or of another version.</exception>
     public static ResumeState Load(string folder)
     {
         string path = Path.Combine(folder, FileName);
+        if (!File.Exists(path))
+        {
+            throw new CheckpointException(folder, null, Directory.Exists(folder)
+                ? $"has no {FileName}, expected the checkpoint-N folder of a run. Name one to resume from."
+                : "there is no such folder, expected the checkpoint-N folder of a run. Name one to resume from.");
+        }
+
         try
         {
             const long limit = 1 << 20; // real ones have a few hundred bytes
@@ -60,11 +74,11 @@ public sealed record ResumeState
             }
 
             var state = MessagePackSerializer.Deserialize<ResumeState>(File.ReadAllBytes(path), MessagePackSerializerOptions.Standard.WithSecurity(MessagePackSecurity.UntrustedData));
-            return state is { Version: CurrentVersion, Fingerprint: not null, Step: >= 0, Epoch: >= 0, Index: >= 0, OptimizerSteps: not null, Method: not null }
+            return state is { Version: CurrentVersion, Fingerprint: not null, Step: >= 0, Epoch: >= 0, Index: >= 0, OptimizerSteps: not null, Method: not null, Session: >= 0 }
                 ? state
                 : throw new CheckpointException(path, null, $"is not a resume state of version {CurrentVersion}. It was written by another version, or is damaged.");
         }
-        catch (Exception cause) when (cause is MessagePackSerializationException or FileNotFoundException or DirectoryNotFoundException)
+        catch (MessagePackSerializationException cause)
         {
             throw new CheckpointException(path, null, "cannot be read as a resume state. Resume from an earlier checkpoint.", cause);
         }

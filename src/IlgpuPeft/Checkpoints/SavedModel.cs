@@ -198,12 +198,10 @@ public static class SavedModel
     // Weights are mapped while they are read, and a model that is half old and half new cannot be told from a whole one.
     static void RequireOther(string folder, string? source, string what)
     {
-        if (source is not null && Full(folder).Equals(Full(source), OperatingSystem.IsWindows() ? StringComparison.OrdinalIgnoreCase : StringComparison.Ordinal))
+        if (source is not null && FolderPath.AreSame(folder, source))
         {
             throw new ArgumentException($"SavedModel: {folder} is the {what} that is read, expected another folder to write to.", nameof(folder));
         }
-
-        static string Full(string path) => Path.TrimEndingDirectorySeparator(Path.GetFullPath(path));
     }
 
     static float[] Dense(WeightFiles files, TensorInfo info, string module, WeightStorage mergeBase)

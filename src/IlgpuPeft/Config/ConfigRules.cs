@@ -1,3 +1,5 @@
+using IlgpuPeft.Checkpoints;
+
 namespace IlgpuPeft.Config;
 
 /// <summary>What no key can tell by itself: required keys, keys that contradict each other, and defaults that follow from other keys.</summary>
@@ -21,6 +23,7 @@ static class ConfigRules
         }
 
         config = Quantization(config, findings);
+        Output(config, findings);
         Adapter(config, findings);
         Exclude("orpo_alpha", "rl_beta", "both are the weight of the odds ratio", findings);
         config = MethodRules.Apply(config, file, findings);
@@ -73,15 +76,33 @@ static class ConfigRules
         return config;
     }
 
+    // What a run reads must outlast it. The adapter of lora_model_dir may be replaced by its own continuation.
+    static void Output(RunConfig config, ConfigFindings findings)
+    {
+        Exclude("base_model", config.BaseModel, config.Adapter is null ? "the trained model would replace it" : "adapter, log and checkpoints would lie among the model's files");
+        if (UnreadKeys.Reason(config, "reference_model_dir") is null)
+        {
+            Exclude("reference_model_dir", config.ReferenceModelDir, "the trained adapter would replace it");
+        }
+
+        for (int i = 0; i < config.Rewards.Count && UnreadKeys.Reason(config, "rewards") is null; i++)
+        {
+            Exclude($"rewards.{i}.model", config.Rewards[i].Model, "the trained adapter would replace it");
+        }
+
+        void Exclude(string key, string? folder, string consequence)
+        {
+            if (!string.IsNullOrEmpty(folder) && findings.Given.TryGetValue(key, out var at) && FolderPath.AreSame(folder, config.OutputDir))
+            {
+                findings.Problem(at, key, $"it is also output_dir, where {consequence}. Choose another output_dir.");
+            }
+        }
+    }
+
     static void Adapter(RunConfig config, ConfigFindings findings)
     {
         if (config.Adapter is null)
         {
-            if (findings.Given.TryGetValue("base_model", out var model) && Path.TrimEndingDirectorySeparator(config.BaseModel) == Path.TrimEndingDirectorySeparator(config.OutputDir))
-            {
-                findings.Problem(model, "base_model", "it is also output_dir, where the trained model would replace it. Choose another output_dir.");
-            }
-
             return;
         }
 

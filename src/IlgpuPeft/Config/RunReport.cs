@@ -54,7 +54,7 @@ static class RunReport
         report.AddFacts("Device memory", [.. memory.ByOwner.Where(pair => pair.Value > 0).OrderByDescending(pair => pair.Value)
             .Select(pair => (pair.Key, MemoryAccount.Format(pair.Value))), ("at most, together", MemoryAccount.Format(memory.Peak))]);
         report.AddText("Configuration", ConfigWriter.ToYaml(run.Config));
-        report.Write(Path.Combine(run.Folder.Root, "report.html"));
+        report.Write(run.Folder.ReportPath);
     }
 
     static string FirstAndLast(IReadOnlyList<IReadOnlyDictionary<string, double>> rows, string measure)

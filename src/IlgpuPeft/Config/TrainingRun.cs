@@ -86,20 +86,16 @@ public abstract class TrainingRun : IDisposable
 
     /// <summary>
     /// Trains to the end, and leaves in <c>output_dir</c> the trained weights, <c>metrics.jsonl</c>, <c>config.yaml</c>, <c>report.html</c> and the checkpoints
-    /// asked for. Parameters and errors are those of <see cref="Trainer.RunAsync"/>.
+    /// asked for. Parameters and errors are those of <see cref="Trainer.RunAsync(IProgress{StepMetrics}, string, CancellationToken)"/>.
     /// </summary>
     /// <exception cref="IOException"><c>output_dir</c> cannot be written to; found out before training.</exception>
     public async Task<TrainingResult> RunAsync(IProgress<StepMetrics>? progress = null, string? resumeFrom = null, CancellationToken cancel = default)
     {
-        if (resumeFrom is not null)
-        {
-            Trainer.RequireResumable(resumeFrom); // before anything of the earlier run is replaced
-        }
-
-        AtomicFile.WriteText(Path.Combine(Config.OutputDir, "config.yaml"), ConfigWriter.ToYaml(Config));
-        var result = await Trainer.RunAsync(progress, resumeFrom, cancel).ConfigureAwait(false);
+        var result = await Trainer.RunAsync(WriteConfig, progress, resumeFrom, cancel).ConfigureAwait(false);
         RunReport.Write(this, result, Plots);
         return result;
+
+        void WriteConfig() => AtomicFile.WriteText(Path.Combine(Config.OutputDir, "config.yaml"), ConfigWriter.ToYaml(Config));
     }
 
     /// <inheritdoc />

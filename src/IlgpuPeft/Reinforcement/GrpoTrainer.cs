@@ -156,7 +156,7 @@ public sealed class GrpoTrainer : PolicyTrainer
         }
 
         GroupSample[] shown = [.. groups.Samples.Take(options.NumGenerations).Select((sample, i) => new GroupSample(step + 1, sample.Prompt.Text, sample.Text, groups.Rewards[i], groups.Advantages[i]))];
-        sampleFile?.Append(step, shown);
+        sampleFile?.Append(shown);
         Samples?.Report(shown);
     }
 }

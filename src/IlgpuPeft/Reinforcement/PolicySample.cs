@@ -21,20 +21,7 @@ sealed class SampleFile(RunFolder folder)
     // Texts are readable as they are: nothing here ends up in HTML.
     static readonly JsonSerializerOptions Format = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
-    readonly string path = Path.Combine(folder.Root, "samples.jsonl");
-    bool isStarted;
-
-    /// <summary>Appends rows; the first of a run take the place of those that were written after the step it continues from.</summary>
-    /// <param name="stepsDone">Steps taken before these rows.</param>
-    /// <param name="samples">The rows.</param>
-    public void Append<TRow>(int stepsDone, IEnumerable<TRow> samples)
-    {
-        if (!isStarted)
-        {
-            folder.StartRows(path, stepsDone);
-            isStarted = true;
-        }
-
-        File.AppendAllText(path, string.Concat(samples.Select(sample => JsonSerializer.Serialize(sample, Format) + "\n")));
-    }
+    /// <summary>Appends rows.</summary>
+    public void Append<TRow>(IEnumerable<TRow> samples) =>
+        File.AppendAllText(folder.SamplesPath, string.Concat(samples.Select(sample => JsonSerializer.Serialize(sample, Format) + "\n")));
 }

@@ -142,7 +142,7 @@ public sealed class PpoTrainer : PolicyTrainer
         }
 
         PolicySample[] shown = [.. rollout.Samples.Take(SamplesShown).Select((sample, i) => new PolicySample(step + 1, sample.Prompt.Text, sample.Text, rollout.Scores[i], rollout.Kl[i].Sum()))];
-        sampleFile?.Append(step, shown);
+        sampleFile?.Append(shown);
         Samples?.Report(shown);
     }
 }

@@ -28,7 +28,7 @@ sealed record PendingStep(StepMetrics Planned, PendingRead? Loss, PendingRead Gr
 
     /// <summary>Waits for the numbers.</summary>
     /// <param name="seconds">How long the step took.</param>
-    /// <exception cref="InvalidOperationException">The loss is not finite.</exception>
+    /// <exception cref="LossException">The loss is not finite.</exception>
     public StepMetrics Finish(double seconds) => Planned with
     {
         Loss = Finite(Loss is null ? Planned.Loss : Value(Loss, Type), Planned.Step),
@@ -37,10 +37,12 @@ sealed record PendingStep(StepMetrics Planned, PendingRead? Loss, PendingRead Gr
     };
 
     /// <summary>The loss of a step, if it is one.</summary>
-    /// <exception cref="InvalidOperationException">It is not finite.</exception>
-    public static double Finite(double loss, int step) => double.IsFinite(loss) ? loss
-        : throw new InvalidOperationException($"Trainer: the loss of step {step} is {loss}. The weights of the step before are kept in the last checkpoint. Lower learning_rate, or look for damaged weights.");
+    /// <exception cref="LossException">It is not finite.</exception>
+    public static double Finite(double loss, int step) => double.IsFinite(loss) ? loss : throw new LossException(step, loss);
 
     /// <summary>Waits for one element.</summary>
     public static double Value(PendingRead read, DType type) => type == DType.F64 ? BitConverter.ToDouble(read.Wait()) : BitConverter.ToSingle(read.Wait());
 }
+
+/// <summary>The loss of a step is not finite. The run adds what became of the weights.</summary>
+sealed class LossException(int step, double loss) : Exception($"Trainer: the loss of step {step} is {loss}, expected a finite number.");

@@ -18,23 +18,43 @@ public sealed class RunFolder(string path, int keep = 0)
     const string Discarded = ".discarded";
     const string MomentsName = "optimizer.safetensors";
 
+    int session; // of this folder's writer; 0 before its first checkpoint
+
     /// <summary>The <c>output_dir</c>.</summary>
     public string Root => path;
 
     /// <summary>The metrics file.</summary>
     public string MetricsPath => Path.Combine(path, "metrics.jsonl");
 
-    /// <summary>The checkpoint that was written last, or null.</summary>
+    /// <summary>What a policy wrote while it was trained, where that is asked for.</summary>
+    public string SamplesPath => Path.Combine(path, "samples.jsonl");
+
+    /// <summary>The page that a finished run leaves.</summary>
+    public string ReportPath => Path.Combine(path, "report.html");
+
+    /// <summary>The checkpoint that was written last, or null. What is stored in checkpoints tells, not the times of files, which copying changes.</summary>
     public string? LatestCheckpoint() => Checkpoints().LastOrDefault().Folder;
 
-    /// <summary>Starts the metrics file anew, or keeps its first rows when a run continues.</summary>
+    /// <summary>
+    /// Starts metrics and samples anew and removes the report of an earlier run, or keeps the first rows when a run continues. Weights and checkpoints of an earlier run stay until this
+    /// one replaces them.
+    /// </summary>
     /// <param name="stepsDone">Steps that the run continues after; later rows are cut off.</param>
-    public void StartMetrics(int stepsDone) => StartRows(MetricsPath, stepsDone);
+    public void Start(int stepsDone)
+    {
+        StartRows(MetricsPath, stepsDone);
+        if (stepsDone == 0)
+        {
+            File.Delete(SamplesPath);
+            File.Delete(ReportPath);
+        }
+        else if (File.Exists(SamplesPath))
+        {
+            StartRows(SamplesPath, stepsDone);
+        }
+    }
 
-    /// <summary>Starts a file of rows that each have a <c>step</c>, or keeps its first ones when a run continues.</summary>
-    /// <param name="file">Its path, in this folder.</param>
-    /// <param name="stepsDone">Steps that the run continues after; later rows are cut off.</param>
-    internal void StartRows(string file, int stepsDone)
+    void StartRows(string file, int stepsDone)
     {
         Directory.CreateDirectory(path);
         List<string> kept = [];
@@ -50,8 +70,14 @@ public sealed class RunFolder(string path, int keep = 0)
     public void Append<TRow>(TRow row) => File.AppendAllText(MetricsPath, JsonSerializer.Serialize(row) + "\n");
 
     /// <summary>Writes a checkpoint and removes the oldest beyond the limit, those of an earlier run in the same folder first.</summary>
-    public void SaveCheckpoint(ResumeState state, IReadOnlyList<TrainedPart> parts, Backend backend)
+    /// <param name="state">Where the run stands.</param>
+    /// <param name="parts">What it trains.</param>
+    /// <param name="backend">Where that lives.</param>
+    /// <param name="keepAll">Removes none: of a run that went wrong, an older checkpoint may be the better one.</param>
+    /// <returns>The checkpoint's folder.</returns>
+    public string SaveCheckpoint(ResumeState state, IReadOnlyList<TrainedPart> parts, Backend backend, bool keepAll = false)
     {
+        session = session > 0 ? session : 1 + Checkpoints().Select(checkpoint => checkpoint.Session).DefaultIfEmpty().Max();
         string folder = Path.Combine(path, Prefix + state.Step);
         string partial = folder + Partial;
         Remove(partial); // of a run that was stopped while writing
@@ -66,7 +92,7 @@ public sealed class RunFolder(string path, int keep = 0)
                     [.. part.Optimizer.State.Select(x => TensorSource.OfDevice(backend, new TensorInfo(x.Name, x.Values.Type, x.Values.Length), x.Values))]);
             }
 
-            state.Save(partial);
+            (state with { Session = session }).Save(partial);
             Discard(folder);
             Directory.Move(partial, folder);
         }
@@ -77,12 +103,16 @@ public sealed class RunFolder(string path, int keep = 0)
         }
 
         Remove(folder + Discarded);
-        var all = Checkpoints();
-        foreach (var (_, old) in all.Take(keep > 0 ? Math.Max(0, all.Count - keep) : 0))
+        if (keep > 0 && !keepAll)
         {
-            Discard(old);
-            Remove(old + Discarded);
+            foreach (var (_, _, old) in Checkpoints().SkipLast(keep))
+            {
+                Discard(old);
+                Remove(old + Discarded);
+            }
         }
+
+        return folder;
     }
 
     /// <summary>Reads a checkpoint into weights and optimizers, bit for bit.</summary>
@@ -132,15 +162,28 @@ public sealed class RunFolder(string path, int keep = 0)
     {
         var state = ResumeState.Load(folder);
         return state.Fingerprint == fingerprint ? state : throw new CheckpointException(Path.Combine(folder, ResumeState.FileName), null,
-            $"belongs to a run with other settings or data (it was made with [{state.Fingerprint}], this run has [{fingerprint}]). Restore them, or start anew without resuming.");
+            $"belongs to a run with other settings or data: {Fingerprint.Difference(state.Fingerprint, fingerprint)}. Restore them, or start anew without resuming.");
     }
 
-    List<(int Step, string Folder)> Checkpoints() => !Directory.Exists(path) ? [] :
+    // In the order in which they were written. One whose state cannot be read comes first: nothing can go on from it.
+    List<(int Session, int Step, string Folder)> Checkpoints() => !Directory.Exists(path) ? [] :
         [.. Directory.GetDirectories(path, Prefix + "*")
             .Select(folder => (Step: int.TryParse(Path.GetFileName(folder)[Prefix.Length..], out int step) ? step : -1, folder))
             .Where(x => x.Step >= 0)
-            .OrderBy(x => File.GetLastWriteTimeUtc(Path.Combine(x.folder, ResumeState.FileName)))
-            .ThenBy(x => x.Step)];
+            .Select(x => (Session: SessionOf(x.folder), x.Step, x.folder))
+            .Order()];
+
+    static int SessionOf(string folder)
+    {
+        try
+        {
+            return ResumeState.Load(folder).Session;
+        }
+        catch (CheckpointException)
+        {
+            return -1;
+        }
+    }
 
     // Deleting a folder takes many steps, and a run can be killed between them: a checkpoint first loses its name, in one step.
     static void Discard(string folder)

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Globalization;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Data;
@@ -28,12 +27,14 @@ public sealed record TrainingResult(int Steps, StepMetrics? Last, Evaluation? In
 /// <summary>
 /// The run of every training method: items in their order, steps, learning rates, metrics, evaluations, checkpoints, cancellation. A method says what one step is.
 /// </summary>
-public abstract class Trainer : IDisposable
+public abstract partial class Trainer : IDisposable
 {
     readonly TrainingOptions options;
     readonly List<TrainedPart> parts = [];
     DataOrder? order;
     RunFolder? folder;
+    int runs;
+    bool disposed;
 
     /// <param name="model">The base model; its adapters are the method's business.</param>
     /// <param name="options">How; checked here.</param>
@@ -50,6 +51,9 @@ public abstract class Trainer : IDisposable
     /// <summary>Items (rows, bins or prompts) of one epoch.</summary>
     public int ItemsPerEpoch => order!.Count;
 
+    /// <summary>The checkpoint that this run saved last or, before the first, the one that it goes on from; null where there is neither.</summary>
+    public string? LastCheckpoint { get; private set; }
+
     /// <summary>The base model.</summary>
     protected CausalLm Model { get; }
 
@@ -65,20 +69,41 @@ public abstract class Trainer : IDisposable
     /// <summary>What the method carries from step to step beside its weights.</summary>
     private protected virtual Dictionary<string, double> State { get => []; set { } }
 
-    /// <summary>Trains to the end. A run that is cancelled finishes its step, writes a checkpoint if it has an output folder, and throws.</summary>
+    /// <summary>Trains to the end, once. A run that is cancelled finishes its step, writes a checkpoint if it has an output folder, and throws.</summary>
     /// <param name="progress">Hears of every step, in order, on the training thread; on a GPU of each while the next one runs.</param>
     /// <param name="resumeFrom">A <c>checkpoint-N</c> folder to continue from, bit for bit; null starts anew.</param>
     /// <param name="cancel">Stops the run after the current step.</param>
-    /// <exception cref="OperationCanceledException">The run was cancelled; after the first step there is a checkpoint.</exception>
-    /// <exception cref="InvalidOperationException">The loss is not finite or stays above the watchdog's threshold, or a parameter gets no gradient.</exception>
+    /// <exception cref="OperationCanceledException">The run was cancelled. After its first step there is a checkpoint; before, nothing is written.</exception>
+    /// <exception cref="InvalidOperationException">
+    /// The loss is not finite or stays above the watchdog's threshold, which saves a checkpoint where the weights are still good, or a parameter gets no gradient; or the trainer has run before.
+    /// </exception>
+    /// <exception cref="ObjectDisposedException">The trainer was disposed.</exception>
     /// <exception cref="RewardException">A reward failed; there is a checkpoint of the step before.</exception>
-    /// <exception cref="CheckpointException">The checkpoint to resume from is damaged, or of a run with other settings.</exception>
+    /// <exception cref="CheckpointException">The checkpoint to resume from is absent, damaged, or of a run with other settings.</exception>
     public Task<TrainingResult> RunAsync(IProgress<StepMetrics>? progress = null, string? resumeFrom = null, CancellationToken cancel = default) =>
-        Task.Run(() => Run(progress, resumeFrom, cancel), CancellationToken.None);
+        RunAsync(null, progress, resumeFrom, cancel);
+
+    /// <param name="starting">Called when all is ready for the first step, before anything of an earlier run is replaced.</param>
+    /// <param name="progress">As above.</param>
+    /// <param name="resumeFrom">As above.</param>
+    /// <param name="cancel">As above.</param>
+    internal Task<TrainingResult> RunAsync(Action? starting, IProgress<StepMetrics>? progress, string? resumeFrom, CancellationToken cancel)
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+        return Interlocked.Increment(ref runs) == 1
+            ? Task.Run(() => Run(starting, progress, resumeFrom, cancel), CancellationToken.None)
+            : throw new InvalidOperationException($"{GetType().Name}: it has run already, and its weights, moments and place in the data are those of that run. Make a new trainer; give it a checkpoint to go on from.");
+    }
+
+    /// <summary>Refuses a checkpoint that this run cannot continue. Its weights are not read.</summary>
+    /// <param name="checkpoint">A <c>checkpoint-N</c> folder.</param>
+    /// <exception cref="CheckpointException">The settings or the data differ, or the checkpoint is absent or damaged.</exception>
+    public void RequireResumable(string checkpoint) => RunFolder.LoadState(checkpoint, Fingerprint());
 
     /// <inheritdoc />
     public virtual void Dispose()
     {
+        disposed = true;
         parts.ForEach(part => part.Optimizer.Dispose());
         parts.Clear();
         GC.SuppressFinalize(this);
@@ -136,146 +161,58 @@ public abstract class Trainer : IDisposable
         }
     }
 
-    /// <summary>Refuses a checkpoint of a run with other settings or data.</summary>
-    /// <exception cref="CheckpointException">The settings or the data differ, or the checkpoint is damaged.</exception>
-    internal void RequireResumable(string checkpoint) => RunFolder.LoadState(checkpoint, Fingerprint());
-
-    TrainingResult Run(IProgress<StepMetrics>? progress, string? resumeFrom, CancellationToken cancel)
+    TrainingResult Run(Action? starting, IProgress<StepMetrics>? progress, string? resumeFrom, CancellationToken cancel)
     {
         var position = default(DataPosition);
         int done = 0;
         if (resumeFrom is not null)
         {
             var state = RunFolder.LoadCheckpoint(resumeFrom, Fingerprint(), parts, Backend);
-            (done, position, State) = (state.Step, new DataPosition(state.Epoch, state.Index), state.Method);
+            (done, position, State, LastCheckpoint) = (state.Step, new DataPosition(state.Epoch, state.Index), state.Method, resumeFrom);
         }
 
         Prepare(cancel);
-        folder?.StartMetrics(done);
-        var schedule = options.ToSchedule(TotalSteps);
         var initial = done == 0 ? Evaluate(cancel) : null;
-        var (saveEvery, evaluateEvery) = (Every(options.SaveEvery, options.SavesPerEpoch), Every(options.EvaluateEvery, options.EvaluationsPerEpoch));
-        var latest = initial;
-        StepMetrics? last = null;
-        PendingStep? pending = null;
-        string? stopReason = null;
-        long mark = Stopwatch.GetTimestamp();
-        int alarms = 0;
-        while (done < TotalSteps && stopReason is null)
-        {
-            var (queued, next) = Queue(done, position, schedule);
-            Report(Finish(pending)); // the device has the next step to work on while these numbers are read
-            (pending, position) = (queued.Step, next);
-            stopReason = queued.StopReason;
-            done++;
-            bool finished = done == TotalSteps || stopReason is not null, evaluates = finished || (evaluateEvery > 0 && done % evaluateEvery == 0);
-            bool saves = saveEvery > 0 && (finished || done % saveEvery == 0);
-            if (evaluates || saves || done == 1 || pending.HasArrived)
-            {
-                var metrics = Finish(pending)!;
-                pending = null;
-                if (evaluates && Evaluate(CancellationToken.None) is { } evaluation)
-                {
-                    latest = evaluation;
-                    metrics = metrics with { EvaluationLoss = evaluation.Loss, Measures = Together(metrics.Measures, evaluation.Measures) };
-                }
+        cancel.ThrowIfCancellationRequested(); // from here on files of an earlier run are replaced
+        starting?.Invoke();
+        folder?.Start(done);
+        return new Loop(this, done, position, progress).Run(initial, cancel);
+    }
 
-                Report(metrics);
-            }
-
-            bool cancelled = !finished && cancel.IsCancellationRequested; // read once: what is decided here is also what is saved
-            if (cancelled || saves)
-            {
-                Report(Finish(pending));
-                pending = null;
-                Save(done, position);
-            }
-
-            mark = pending is null ? Stopwatch.GetTimestamp() : mark; // evaluations and checkpoints are no part of the next step's time
-            if (alarms >= options.LossWatchdogPatience && alarms > 0)
-            {
-                throw new InvalidOperationException($"Trainer: the loss was above {options.LossWatchdogThreshold} for {alarms} steps in a row, {last!.Loss:0.###} at step {last.Step}. Lower learning_rate, or check the data.");
-            }
-
-            if (cancelled)
-            {
-                throw new OperationCanceledException($"Trainer: cancelled after step {done} of {TotalSteps}.", cancel);
-            }
-        }
-
+    void Save(int done, DataPosition position, Dictionary<string, double> state, bool keepAll)
+    {
         if (folder is not null)
         {
-            parts.ForEach(part => part.Weights.Save(Path.Combine(folder.Root, part.Folder)));
-        }
-
-        return new TrainingResult(done, last, initial, latest ?? Evaluate(CancellationToken.None)) { StopReason = stopReason };
-
-        // A step's time is that since the numbers of the step before were there.
-        StepMetrics? Finish(PendingStep? step)
-        {
-            if (step is null)
-            {
-                return null;
-            }
-
-            var metrics = step.Finish(Stopwatch.GetElapsedTime(mark).TotalSeconds);
-            mark = Stopwatch.GetTimestamp();
-            return metrics;
-        }
-
-        void Report(StepMetrics? metrics)
-        {
-            if (metrics is not null)
-            {
-                last = metrics;
-                folder?.Append(metrics);
-                progress?.Report(metrics);
-                alarms = options.LossWatchdogThreshold > 0 && metrics.Loss > options.LossWatchdogThreshold ? alarms + 1 : 0;
-            }
+            LastCheckpoint = folder.SaveCheckpoint(
+                new ResumeState
+                {
+                    Step = done,
+                    Epoch = position.Epoch,
+                    Index = position.Index,
+                    Fingerprint = Fingerprint(),
+                    OptimizerSteps = [.. parts.Select(part => part.Optimizer.Steps)],
+                    Method = state,
+                }, parts, Backend, keepAll);
         }
     }
 
-    ((PendingStep Step, string? StopReason) Queued, DataPosition Next) Queue(int done, DataPosition position, Schedule schedule)
+    // Whether weights and moments are worth saving: a single number that is not finite shows in their norm.
+    bool AreFinite()
     {
-        var (items, next) = order!.Take(position, options.ItemsPerStep);
-        double rate = schedule.At(done);
-        StepOutcome outcome;
+        var norm = Backend.Allocate(Backend.Parameter, 1, "optimizer");
         try
         {
-            outcome = Step(done, items, rate);
+            return parts.SelectMany(part => part.Optimizer.State.Select(x => x.Values).Prepend(part.Weights.Parameters.Values)).Where(values => values.Type == norm.Type).All(values =>
+            {
+                Backend.Norm(values, norm);
+                return double.IsFinite(Backend.ReadDoubles(norm)[0]);
+            });
         }
-        catch (RewardException) // rewards come before the weights change, so what the steps before have learned can be kept
+        finally
         {
-            Save(done, position);
-            throw;
+            Backend.Free(norm);
         }
-
-        var planned = new StepMetrics
-        {
-            Step = done + 1,
-            TotalSteps = TotalSteps,
-            Epoch = Math.Round(next.Epoch + (double)next.Index / order.Count, 4),
-            Loss = outcome.Loss,
-            GradientNorm = double.NaN, // until it is read
-            LearningRate = rate,
-            Tokens = outcome.Tokens,
-            TrainedTokens = outcome.TrainedTokens,
-            TokensPerSecond = double.NaN,
-            Measures = outcome.Measures?.ToDictionary(pair => pair.Key, pair => (object)pair.Value),
-        };
-        return ((new PendingStep(planned, outcome.PendingLoss, Backend.ReadLater(parts[0].Optimizer.GradientNorm), Backend.Parameter), outcome.StopReason), next);
     }
-
-    void Save(int done, DataPosition position) => folder?.SaveCheckpoint(
-        new ResumeState
-        {
-            Step = done,
-            Epoch = position.Epoch,
-            Index = position.Index,
-            Fingerprint = Fingerprint(),
-            OptimizerSteps = [.. parts.Select(part => part.Optimizer.Steps)],
-            Method = State,
-        }, parts, Backend);
 
     // A layer that is wired up wrongly trains in silence for hours; its gradient shows it at once.
     void RequireGradients(TrainedWeights weights)
@@ -290,17 +227,6 @@ public abstract class Trainer : IDisposable
     }
 
     int Every(int steps, int timesPerEpoch) => steps > 0 || timesPerEpoch <= 0 ? steps : (options.StepsPerEpoch(ItemsPerEpoch) + timesPerEpoch - 1) / timesPerEpoch;
-
-    static Dictionary<string, object>? Together(IDictionary<string, object>? measures, IReadOnlyDictionary<string, double>? evaluation)
-    {
-        var all = measures is null ? [] : new Dictionary<string, object>(measures);
-        foreach (var (name, value) in evaluation ?? new Dictionary<string, double>())
-        {
-            all["eval_" + name] = value;
-        }
-
-        return all.Count > 0 ? all : null;
-    }
 
     // What a checkpoint must agree with: everything that decides which numbers the next step computes.
     string Fingerprint() => string.Create(CultureInfo.InvariantCulture,

@@ -59,7 +59,7 @@ public abstract record TrainingOptions
     /// <summary>Evaluations in an epoch (evals_per_epoch); <see cref="EvaluateEvery"/>, where it is not 0, takes precedence. Default 0.</summary>
     public int EvaluationsPerEpoch { get; init; }
 
-    /// <summary>Stop with an error after <see cref="LossWatchdogPatience"/> steps in a row whose loss, in the method's unit, exceeds this (loss_watchdog_threshold). Default 0: never.</summary>
+    /// <summary>Stop with an error and a checkpoint after <see cref="LossWatchdogPatience"/> steps in a row whose loss, in the method's unit, exceeds this (loss_watchdog_threshold). Default 0: never.</summary>
     public double LossWatchdogThreshold { get; init; }
 
     /// <summary>Steps in a row above <see cref="LossWatchdogThreshold"/> that end the run (loss_watchdog_patience). Default 3.</summary>

@@ -187,6 +187,26 @@ public class GrpoTrainerTests
     }
 
     [Fact]
+    public async Task RewardThatFailsInAnEvaluation_leavesTheStepBeforeIt()
+    {
+        using var setup = new GrpoSetup("cpu");
+        Prompt[] validation = [GrpoSetup.Prompts[0] with { File = "held.jsonl" }];
+        int trained = 0;
+        var rewards = new RewardSum([(Reward.Of("moody", sample =>
+        {
+            bool held = sample.Prompt.File == "held.jsonl";
+            trained += held ? 0 : 1;
+            return held && trained > 0 ? double.NaN : sample.Response[0]; // the evaluation before the first step is good
+        }), 1)]);
+        using var trainer = setup.Trainer(Options with { OutputFolder = setup.Output("run"), EvaluateEvery = 2 }, rewards, validation: validation);
+
+        await Assert.ThrowsAsync<RewardException>(() => trainer.RunAsync(cancel: Cancel));
+
+        Assert.Equal(2, File.ReadLines(Path.Combine(setup.Output("run"), "metrics.jsonl")).Count());
+        Assert.Equal(2, ResumeState.Load(Path.Combine(setup.Output("run"), "checkpoint-2")).Step);
+    }
+
+    [Fact]
     public async Task StepsThatTeachNothing_leaveTheWeights()
     {
         using var setup = new GrpoSetup("cpu");

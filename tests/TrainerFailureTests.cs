@@ -2,6 +2,7 @@ using IlgpuPeft.Adapters;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Kernels;
 using IlgpuPeft.Models;
+using IlgpuPeft.Optim;
 using IlgpuPeft.Tensors;
 using IlgpuPeft.Training;
 using Xunit;
@@ -80,6 +81,19 @@ public sealed class TrainerFailureTests : IDisposable
     }
 
     [Fact]
+    public async Task GradientNorm_thatIsNotFinite_endsTheRun()
+    {
+        using var large = new AdapterSet(model, new LoraConfig { Rank = 2, Alpha = 1e6 }, 3);
+        backend.Fill(large.Updates.First().Update.A.Value, 1e36); // of no weight in the loss, as B is zero, but of some in B's gradient
+        using var trainer = new SftTrainer(large, "base", TinyModels.Rows(8, 1), Options);
+
+        var problem = await Assert.ThrowsAsync<InvalidOperationException>(() => trainer.RunAsync(cancel: Cancel));
+
+        Assert.StartsWith("Trainer: the gradient norm of step 1 is ", problem.Message, StringComparison.Ordinal);
+        Assert.Contains("there is no checkpoint of this run", problem.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task Run_withoutAFolder_saysThatItsWeightsAreInMemory()
     {
         var problem = await Fails(Options with { OutputFolder = null }, after: 3, () => backend.Fill(model.Norm.Value, double.NaN));
@@ -102,7 +116,7 @@ public sealed class TrainerFailureTests : IDisposable
     public async Task Update_thatFailsHalfway_savesWhatIsFinite()
     {
         using var setup = new PpoSetup();
-        var options = PpoSetup.Options with { LearningRate = 1e30, WarmupSteps = 1, OutputFolder = setup.PathOf("run") }; // a first step of rate 0
+        var options = PpoSetup.Options with { LearningRate = 1, Optimizer = new AdamWOptions { WeightDecay = 1e30 }, WarmupSteps = 1, OutputFolder = setup.PathOf("run") }; // a first step of rate 0
         using var trainer = setup.NewTrainer(options);
 
         var problem = await Assert.ThrowsAsync<InvalidOperationException>(() => trainer.RunAsync(cancel: Cancel));

@@ -28,21 +28,21 @@ sealed record PendingStep(StepMetrics Planned, PendingRead? Loss, PendingRead Gr
 
     /// <summary>Waits for the numbers.</summary>
     /// <param name="seconds">How long the step took.</param>
-    /// <exception cref="LossException">The loss is not finite.</exception>
+    /// <exception cref="NotFiniteException">The loss or the gradient norm is not finite.</exception>
     public StepMetrics Finish(double seconds) => Planned with
     {
         Loss = Finite(Loss is null ? Planned.Loss : Value(Loss, Type), Planned.Step),
-        GradientNorm = Value(GradientNorm, Type),
+        GradientNorm = Finite(Value(GradientNorm, Type), Planned.Step, "gradient norm"),
         TokensPerSecond = Math.Round(Planned.Tokens / seconds, 1),
     };
 
-    /// <summary>The loss of a step, if it is one.</summary>
-    /// <exception cref="LossException">It is not finite.</exception>
-    public static double Finite(double loss, int step) => double.IsFinite(loss) ? loss : throw new LossException(step, loss);
+    /// <summary>The loss of a step, or another number that tells whether it went well, if it is one.</summary>
+    /// <exception cref="NotFiniteException">It is not finite.</exception>
+    public static double Finite(double value, int step, string name = "loss") => double.IsFinite(value) ? value : throw new NotFiniteException(name, step, value);
 
     /// <summary>Waits for one element.</summary>
     public static double Value(PendingRead read, DType type) => type == DType.F64 ? BitConverter.ToDouble(read.Wait()) : BitConverter.ToSingle(read.Wait());
 }
 
-/// <summary>The loss of a step is not finite. The run adds what became of the weights.</summary>
-sealed class LossException(int step, double loss) : Exception($"Trainer: the loss of step {step} is {loss}, expected a finite number.");
+/// <summary>The loss or the gradient norm of a step is not finite. The run adds what became of the weights.</summary>
+sealed class NotFiniteException(string name, int step, double value) : Exception($"Trainer: the {name} of step {step} is {value}, expected a finite number.");

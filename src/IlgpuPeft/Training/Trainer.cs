@@ -75,10 +75,10 @@ public abstract partial class Trainer : IDisposable
     /// <param name="cancel">Stops the run after the current step.</param>
     /// <exception cref="OperationCanceledException">The run was cancelled. After its first step there is a checkpoint; before, nothing is written.</exception>
     /// <exception cref="InvalidOperationException">
-    /// The loss is not finite or stays above the watchdog's threshold, which saves a checkpoint where the weights are still good, or a parameter gets no gradient; or the trainer has run before.
+    /// The loss or the gradient norm is not finite, or the loss stays above the watchdog's threshold, which saves a checkpoint where the weights are still good, or a parameter gets no gradient; or the trainer has run before.
     /// </exception>
     /// <exception cref="ObjectDisposedException">The trainer was disposed.</exception>
-    /// <exception cref="RewardException">A reward failed; there is a checkpoint of the step before.</exception>
+    /// <exception cref="RewardException">A reward failed; there is a checkpoint of the steps before.</exception>
     /// <exception cref="CheckpointException">The checkpoint to resume from is absent, damaged, or of a run with other settings.</exception>
     public Task<TrainingResult> RunAsync(IProgress<StepMetrics>? progress = null, string? resumeFrom = null, CancellationToken cancel = default) =>
         RunAsync(null, progress, resumeFrom, cancel);

@@ -90,13 +90,13 @@ public abstract partial class Trainer
             {
                 outcome = trainer.Step(done, items, rate);
             }
-            catch (RewardException) // rewards come before the weights change, so what the steps before have learned can be kept
+            catch (RewardException) // rewards come before weights and state change, so what the steps before have learned can be kept
             {
                 Flush();
-                Save(before);
+                Save(trainer.State);
                 throw;
             }
-            catch (LossException cause)
+            catch (NotFiniteException cause)
             {
                 Flush();
                 throw new InvalidOperationException($"{cause.Message} {Keep(updates == Updates() ? "The weights before it" : "The weights, which it has changed in part,", before)} {Advice}", cause);
@@ -134,7 +134,18 @@ public abstract partial class Trainer
         {
             var metrics = Finish(pending!);
             pending = null;
-            var evaluation = trainer.Evaluate(CancellationToken.None);
+            Evaluation? evaluation;
+            try
+            {
+                evaluation = trainer.Evaluate(CancellationToken.None);
+            }
+            catch (RewardException)
+            {
+                Report(metrics);
+                Save(trainer.State);
+                throw;
+            }
+
             Report(evaluation is null ? metrics : metrics with { EvaluationLoss = evaluation.Loss, Measures = Together(metrics.Measures, evaluation.Measures) });
             return evaluation;
         }
@@ -148,7 +159,7 @@ public abstract partial class Trainer
                 mark = Stopwatch.GetTimestamp();
                 return metrics;
             }
-            catch (LossException cause)
+            catch (NotFiniteException cause)
             {
                 throw new InvalidOperationException($"{cause.Message} It was read after the update that followed from it, so the weights before it are gone; {LastCheckpoint()}. {Advice}", cause);
             }

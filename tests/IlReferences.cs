@@ -14,7 +14,8 @@ static class IlReferences
     public static IEnumerable<(OpCode Code, MethodBase Method)> Of(Type type) => type.GetNestedTypes(All).SelectMany(Of).Concat(
         type.GetMembers(All).OfType<MethodBase>().SelectMany(Of));
 
-    static List<(OpCode Code, MethodBase Method)> Of(MethodBase method)
+    /// <summary>The methods that one method names.</summary>
+    public static IReadOnlyList<(OpCode Code, MethodBase Method)> Of(MethodBase method)
     {
         List<(OpCode, MethodBase)> found = [];
         byte[] il = method.GetMethodBody()?.GetILAsByteArray() ?? [];

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs everything that needs a GPU, from the bundle that publish-gpu-bundle.sh packs, and leaves one folder of results.
-# Usage: run-on-gpu.sh RESULTS_FOLDER [PART...]    all parts without a name: devices kernels outputs tests device steps ppo peers
+# Usage: run-on-gpu.sh RESULTS_FOLDER [PART...]    all parts without a name: kernels outputs tests device steps ppo peers
 # DEVICE=emulator runs the same parts without a GPU, over tiny shapes, to try the script out. LIMIT is the most seconds of one process, JOBS the test classes at a time.
 # All results are written as they come: whatever ends the script early, a log and summary.txt hold what there was. A GPU refuses all work of a process after a fault, so that
 # operations that are left go on in a new process, and each test class has one of its own.
@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 results=${1:?usage: run-on-gpu.sh RESULTS_FOLDER [PART...]}
 shift
 device=${DEVICE:-cuda:0}
-all=(devices kernels outputs tests device steps ppo peers)
+all=(kernels outputs tests device steps ppo peers)
 parts=("$@")
 [ $# -eq 0 ] && parts=("${all[@]}")
 for name in "${parts[@]}"; do
@@ -82,7 +82,6 @@ test_class() { part "tests-$1" "${blocking[@]}" "$here/IlgpuPeft.Tests" -class "
 run() {
   local item shape count
   case $1 in
-    devices) part devices "$here/ilgpu-peft" devices ;;
     kernels) resumable kernels "${blocking[@]}" "$here/perf" kernels --device "$device" ;;
     outputs) resumable outputs "${blocking[@]}" "$here/perf" outputs check --device "$device" --file "$here/emulator-outputs.safetensors" ;;
     device) resumable device "$here/perf" device --device "$device" --csv "$results/device.csv" "${shapes[@]}" ;;
@@ -117,8 +116,9 @@ run() {
 
 nvidia-smi > "$results/nvidia-smi.txt" 2>&1
 cp "$here/commit" "$results/commit"
-if ! "$here/ilgpu-peft" devices | grep -q "^$device *yes"; then
-  "$here/ilgpu-peft" devices
+"$here/ilgpu-peft" devices > "$results/devices.log" 2>&1
+if ! grep -q "^$device *yes" "$results/devices.log"; then
+  cat "$results/devices.log"
   echo "run-on-gpu.sh: $device does not open here" >&2
   exit 1
 fi

@@ -44,7 +44,7 @@ public class GpuScriptTests
             case "$*" in *.OpTests*) exit 3 ;; esac
             """);
 
-        var (code, output) = Run(temp, "results", "devices", "kernels", "device", "tests");
+        var (code, output) = Run(temp, "results", "kernels", "device", "tests");
 
         string[] calls = File.ReadAllLines(temp.File("calls"));
         Assert.Equal(1, code);
@@ -72,7 +72,7 @@ public class GpuScriptTests
         var (code, output) = Run(temp, "results", "kernel");
 
         Assert.Equal(1, code);
-        Assert.Contains("expected parts out of devices kernels outputs tests device steps ppo peers, got 'kernel'", output, StringComparison.Ordinal);
+        Assert.Contains("expected parts out of kernels outputs tests device steps ppo peers, got 'kernel'", output, StringComparison.Ordinal);
     }
 
     static void Stub(TempFolder temp, string name, string body)

@@ -1,4 +1,3 @@
-using System.Globalization;
 using IlgpuPeft.Adapters;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Data;

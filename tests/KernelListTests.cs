@@ -33,7 +33,7 @@ public class KernelListTests
     /// <summary>Not all of them on each device: it takes a minute, and these reach every form.</summary>
     static void Run(Backend backend, Func<string, bool> selected)
     {
-        foreach (var (_, run) in KernelResources.Items("emulator").Where(item => selected(item.Name)))
+        foreach (var (_, run) in KernelResources.Items(large: false).Where(item => selected(item.Name)))
         {
             run(backend);
         }

@@ -1,6 +1,5 @@
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Perf;
-using IlgpuPeft.Tensors;
 using Xunit;
 
 namespace IlgpuPeft.Tests;

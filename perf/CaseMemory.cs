@@ -36,6 +36,8 @@ sealed class CaseMemory(Backend backend, string owner = "benchmark") : IDisposab
     /// <summary>Zeroed bytes, which a case reads and writes.</summary>
     public Slice Bytes(long count) => Allocate(count, DType.U8);
 
+    public Slice Output(DType type, long count) => Noted(Allocate(count, type));
+
     public Slice OutputIntegers(int count) => Noted(Put(new int[count]));
 
     public Slice Integers(int count, int below) => Put([.. Enumerable.Range(0, count).Select(_ => random.Next(below))]);

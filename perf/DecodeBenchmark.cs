@@ -17,16 +17,17 @@ static class DecodeBenchmark
     static readonly int[] Batches = [1, 2, 4, 8, 16, 32];
 
     /// <param name="args">[SHAPE [ROUNDS [STORAGE]]]; STORAGE is Nf4Double by default.</param>
-    public static void Run(string[] args)
+    public static int Run(Arguments args)
     {
-        string shape = args.ElementAtOrDefault(0) ?? "smollm2-135m";
-        int rounds = int.Parse(args.ElementAtOrDefault(1) ?? "7");
-        var storage = Enum.Parse<WeightStorage>(args.ElementAtOrDefault(2) ?? nameof(WeightStorage.Nf4Double), ignoreCase: true);
+        string shape = args.OneOf("SHAPE", ModelShapes.All.Keys, "smollm2-135m");
+        int rounds = args.Number("ROUNDS", 7);
+        var storage = Enum.Parse<WeightStorage>(args.OneOf("STORAGE", Enum.GetNames<WeightStorage>(), nameof(WeightStorage.Nf4Double)));
         using var backend = new HostBackend<float>();
         using var model = PretrainedModel.Load(RandomModels.Folder(shape), backend, storage);
         Console.WriteLine($"{shape}, {storage}, {Workers.Count} threads, {Simd.Path}");
         Generate(model, rounds);
         Steps(model, rounds);
+        return 0;
     }
 
     /// <summary>Seconds from one token to the next, once the prompt is read.</summary>

@@ -2,15 +2,10 @@ using IlgpuPeft.Kernels;
 
 namespace IlgpuPeft.Perf;
 
-/// <summary>Options of the verbs that run on a device, and what their rows begin with.</summary>
+/// <summary>What the commands that run on a device have in common.</summary>
 static class DeviceArguments
 {
-    public static string Device(string[] args) => Value(args, "--device") ?? "cuda:0";
-
-    public static string? Value(string[] args, string option) => Array.IndexOf(args, option) is >= 0 and var at && at + 1 < args.Length ? args[at + 1] : null;
-
-    public static int Number(string[] args, string option, int otherwise) => Value(args, option) is not { } text ? otherwise
-        : int.TryParse(text, out int number) && number > 0 ? number : throw new ArgumentException($"{option}: expected a number above 0, got '{text}'.");
+    public static string Device(Arguments args) => args["--device"] ?? "cuda:0";
 
     /// <summary>The device under a backend.</summary>
     /// <exception cref="ArgumentException">It is the host's.</exception>

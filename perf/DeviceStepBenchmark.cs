@@ -13,11 +13,11 @@ static class DeviceStepBenchmark
     const int Sequences = 4, Prompt = 32, Decoded = 32;
 
     /// <param name="args">--device NAME (--shape SHAPE | --model FOLDER) [--tokens N] [--rounds R] [--csv FILE].</param>
-    public static void Run(string[] args)
+    public static int Run(Arguments args)
     {
-        string device = DeviceArguments.Device(args), shape = DeviceArguments.Value(args, "--shape") ?? "llama3.2-1b";
-        string? folder = DeviceArguments.Value(args, "--model");
-        int tokens = DeviceArguments.Number(args, "--tokens", 2048), rounds = DeviceArguments.Number(args, "--rounds", 15);
+        string device = DeviceArguments.Device(args), shape = args.OneOf("--shape", ModelShapes.All.Keys, "llama3.2-1b");
+        string? folder = args["--model"];
+        int tokens = args.Number("--tokens", 2048, least: Sequences), rounds = args.Number("--rounds", 15);
         using var backend = Device.Open(device);
         var kernels = DeviceArguments.KernelsOf(backend);
         using CaseMemory weights = new(backend, "weights");
@@ -30,14 +30,14 @@ static class DeviceStepBenchmark
         Console.WriteLine($"step {step * 1e3:F1} ms, {tokens / step:F0} tokens/s, {launches} launches, {allocations} device allocations; peak {MemoryAccount.Format(peak)}, now {backend.Memory}");
         double token = Token(model);
         Console.WriteLine($"decoding {1 / token:F1} tokens/s, {token * 1e3:F2} ms a token");
-        if (DeviceArguments.Value(args, "--csv") is { } csv)
+        if (args["--csv"] is { } csv)
         {
             using var rows = DeviceArguments.Append(csv, "date,commit,device,who,shape,tokens,step_ms,tokens_per_s,decode_tokens_per_s,launches,allocations,peak_bytes");
             rows.WriteLine(string.Create(CultureInfo.InvariantCulture,
                 $"{DeviceArguments.Origin(device)},ilgpu-peft,\"{name}\",{tokens},{step * 1e3:F3},{tokens / step:F1},{1 / token:F1},{launches},{allocations},{peak}"));
         }
 
-        Environment.ExitCode = allocations == 0 ? 0 : 1;
+        return allocations == 0 ? 0 : 1;
     }
 
     /// <summary>Median seconds of a warm step, with the launches and the new device memory of the last.</summary>

@@ -1,3 +1,4 @@
+using System.Globalization;
 using IlgpuPeft.Kernels;
 
 namespace IlgpuPeft.Perf;
@@ -9,13 +10,10 @@ static unsafe class GemmBenchmark
 
     static readonly (int M, int N, int K)[] Shapes = [(512, 576, 576), (512, 1536, 576), (256, 49152, 576), (2048, 2048, 2048)];
 
-    /// <param name="args">Number of threads; all by default.</param>
-    public static void Run(string[] args)
+    /// <param name="args">[THREADS]; all by default.</param>
+    public static int Run(Arguments args)
     {
-        if (args.Length > 0)
-        {
-            Workers.Count = int.Parse(args[0]);
-        }
+        Workers.Count = args.Number("THREADS", Workers.Count);
 
         Console.WriteLine($"OpenBLAS: {OpenBlas.Describe()}");
         Console.WriteLine($"{Workers.Count} threads, {Simd.Path}, f32, GFLOP/s (median of {Rounds} interleaved rounds)");
@@ -29,6 +27,8 @@ static unsafe class GemmBenchmark
         {
             Print(m, n, k);
         }
+
+        return 0;
     }
 
     static void Print(int m, int n, int k)
@@ -72,8 +72,11 @@ static unsafe class GemmBenchmark
     }
 
     static void PrintLine(string name, double[] speed) => Console.WriteLine(
-        $"{name,-20} | {speed[0],9:F1}{speed[1],7:F1} | {speed[2],9:F1}{speed[3],7:F1}{speed[4],7:F1}{speed[5],7:F1} | "
-        + $"{speed[2] / speed[0],9:F2}{speed[3] / speed[1],9:F2}{speed[4] / speed[2],11:F2}{speed[5] / speed[3],9:F2}");
+        $"{name,-20} | {Cell(speed[0], "F1"),9}{Cell(speed[1], "F1"),7} | {speed[2],9:F1}{speed[3],7:F1}{speed[4],7:F1}{speed[5],7:F1} | "
+        + $"{Cell(speed[2] / speed[0], "F2"),9}{Cell(speed[3] / speed[1], "F2"),9}{speed[4] / speed[2],11:F2}{speed[5] / speed[3],9:F2}");
+
+    /// <summary>A number, or a dash for one that there is none of: OpenBLAS is not everywhere.</summary>
+    internal static string Cell(double value, string format) => double.IsNaN(value) ? "-" : value.ToString(format, CultureInfo.InvariantCulture);
 
     static double Element(Weight weight, int row, int column)
     {

@@ -1,4 +1,3 @@
-using System.Globalization;
 using IlgpuPeft.Adapters;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Data;
@@ -18,7 +17,7 @@ namespace IlgpuPeft.Perf;
 /// </summary>
 sealed class LearningRuns : IDisposable
 {
-    const int HeldOut = 200;
+    const int HeldOut = 200, SequenceLength = 80;
     const double KlTarget = 6;
 
     static readonly LoraConfig Lora = new() { Rank = 8, Alpha = 16 };
@@ -42,19 +41,17 @@ sealed class LearningRuns : IDisposable
         tokenizer = Tokenizer.Load(stories);
         model = PretrainedModel.Load(stories, backend, WeightStorage.Nf4Double);
         var source = new DatasetSource { Path = preferences, Type = DatasetType.PromptCompletion, FieldInstruction = "instruction" }; // Alpaca's preamble is longer than most answers
-        pairs = Dataset.LoadPairs([source], new DatasetOptions { SequenceLength = 80 }, tokenizer).Items;
+        var dataset = Dataset.LoadPairs([source], new DatasetOptions { SequenceLength = SequenceLength }, tokenizer);
+        pairs = dataset.Items;
+        Console.WriteLine($"{string.Join('\n', dataset.Reports)}; sequence_len is {SequenceLength}, {HeldOut} pairs are held out");
     }
 
     /// <param name="args">MODEL PREFERENCES [SEEDS [METHOD]]: a model's folder, a file of rows with instruction, input, chosen and rejected, how many seeds, and one method of the four.</param>
-    public static void Run(string[] args)
+    public static int Run(Arguments args)
     {
-        if (args.Length < 2)
-        {
-            throw new ArgumentException("expected the folder of a model and a file of preferences (instruction, input, chosen, rejected), then the number of seeds and one of reward, dpo, ppo and grpo.");
-        }
-
-        using var runs = new LearningRuns(args[0], args[1]);
-        int seeds = int.Parse(args.ElementAtOrDefault(2) ?? "5", CultureInfo.InvariantCulture);
+        int seeds = args.Number("SEEDS", 5);
+        string? only = args["METHOD"] is null ? null : args.OneOf("METHOD", ["reward", "dpo", "ppo", "grpo"], "");
+        using var runs = new LearningRuns(args["MODEL"]!, args["PREFERENCES"]!);
         foreach (var (name, asked, run) in new (string, string, Func<ulong, (double Before, double After, string More)>)[]
         {
             ("reward", "held-out accuracy above 0.8", runs.Reward),
@@ -63,7 +60,7 @@ sealed class LearningRuns : IDisposable
             ("grpo", "a mean reward that rises", runs.Grpo),
         })
         {
-            if (args.ElementAtOrDefault(3) is { } only && only != name)
+            if (only is not null && only != name)
             {
                 continue;
             }
@@ -80,6 +77,8 @@ sealed class LearningRuns : IDisposable
             Console.WriteLine(FormattableString.Invariant(
                 $"  over {seeds} seeds: {outcomes.Average(x => x.Before):0.000} -> {outcomes.Average(x => x.After):0.000}, after from {outcomes.Min(x => x.After):0.000} to {outcomes.Max(x => x.After):0.000}"));
         }
+
+        return 0;
     }
 
     /// <inheritdoc />

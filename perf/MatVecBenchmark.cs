@@ -10,13 +10,10 @@ static unsafe class MatVecBenchmark
 
     static readonly int[] Batches = [1, 2, 4, 8, 16];
 
-    /// <param name="args">Number of threads; all by default.</param>
-    public static void Run(string[] args)
+    /// <param name="args">[THREADS]; all by default.</param>
+    public static int Run(Arguments args)
     {
-        if (args.Length > 0)
-        {
-            Workers.Count = int.Parse(args[0]);
-        }
+        Workers.Count = args.Number("THREADS", Workers.Count);
 
         using var buffers = new Buffers();
         var x = buffers.Random(Batches[^1] * K);
@@ -44,6 +41,8 @@ static unsafe class MatVecBenchmark
                 Console.WriteLine($"  {Batches[i],2} rows: {rate,6:F1} GB/s, {rate / peak,5:F2} of reading, {seconds[i + 1].Best / seconds[1].Best,5:F2} x the time of one row");
             }
         }
+
+        return 0;
     }
 
     /// <summary>A sample of outputs against plain loops.</summary>

@@ -15,10 +15,10 @@ namespace IlgpuPeft.Perf;
 /// </summary>
 static class PolicyBenchmark
 {
-    const string BuiltIn = "built-in";
+    const string BuiltIn = "built-in", Time = "time/";
 
     /// <param name="args">[SHAPE [UPDATES [DEVICE]]]; SHAPE may be <c>built-in</c>.</param>
-    public static void Ppo(string[] args) => Run(args, (model, prompts, rewards, size, steps) =>
+    public static int Ppo(Arguments args) => Run(args, (model, prompts, rewards, size, steps) =>
     {
         var policy = new AdapterSet(model, Lora);
         var value = ValueModel.Create(model, Lora);
@@ -29,21 +29,17 @@ static class PolicyBenchmark
     });
 
     /// <param name="args">As <see cref="Ppo"/>. As many completions as PPO has prompts, in groups of 4.</param>
-    public static void Grpo(string[] args) => Run(args, (model, prompts, rewards, size, steps) => new GrpoTrainer(new AdapterSet(model, Lora), "random", null, prompts, rewards, new GrpoOptions
+    public static int Grpo(Arguments args) => Run(args, (model, prompts, rewards, size, steps) => new GrpoTrainer(new AdapterSet(model, Lora), "random", null, prompts, rewards, new GrpoOptions
     {
         MaxSteps = steps, MicroBatchSize = size.Prompts / 4, NumGenerations = 4, Beta = 0.04, MaxCompletionLength = size.Response, StopIds = [], TokensPerPass = size.TokensPerPass, LearningRate = 1e-5,
     }));
 
     static LoraConfig Lora => new() { Rank = TrainingStep.Rank, Alpha = 32 };
 
-    static void Run(string[] args, Func<CausalLm, IReadOnlyList<Prompt>, RewardSum, RolloutSize, int, Trainer> newTrainer)
+    static int Run(Arguments args, Func<CausalLm, IReadOnlyList<Prompt>, RewardSum, RolloutSize, int, Trainer> newTrainer)
     {
-        string shape = args.ElementAtOrDefault(0) ?? "smollm2-135m", device = args.ElementAtOrDefault(2) ?? "cpu";
-        int updates = int.Parse(args.ElementAtOrDefault(1) ?? "3");
-        if (updates < 2)
-        {
-            throw new ArgumentException($"UPDATES is {updates}, expected at least 2: counters are read between two warm ones.");
-        }
+        string shape = args.OneOf("SHAPE", [BuiltIn, .. ModelShapes.All.Keys], "smollm2-135m"), device = args["DEVICE"] ?? "cpu";
+        int updates = args.Number("UPDATES", 3, least: 2); // counters are read between two warm ones
 
         var size = RolloutSize.For(device, shape == BuiltIn);
         using var backend = Device.Open(device);
@@ -61,12 +57,12 @@ static class PolicyBenchmark
         var (before, after) = (meter.Readings[^2], meter.Readings[^1]);
         string launches = backend.IsHost ? "" : $"{after.Launches - before.Launches} launches and ";
         Console.WriteLine($"{launches}{after.Allocations - before.Allocations} device allocations an update");
-        Environment.ExitCode = after.Allocations == before.Allocations ? 0 : 1;
+        return after.Allocations == before.Allocations ? 0 : 1;
     }
 
     static void Print(IReadOnlyList<StepMetrics> steps)
     {
-        const string Time = "time/", Speed = "tokens_per_second/";
+        const string Speed = "tokens_per_second/";
         string[] phases = [.. steps[0].Measures!.Keys.Where(name => name.StartsWith(Time, StringComparison.Ordinal)).Select(name => name[Time.Length..])];
         double whole = Median(step => phases.Sum(phase => step[Time + phase]));
         Console.WriteLine($"an update {whole * 1e3,10:F1} ms");
@@ -116,7 +112,12 @@ static class PolicyBenchmark
     /// <summary>Keeps every update's measures on the training thread, where <see cref="Progress{T}"/> would queue.</summary>
     sealed class Listener(List<StepMetrics> steps) : IProgress<StepMetrics>
     {
-        public void Report(StepMetrics value) => steps.Add(value);
+        public void Report(StepMetrics value)
+        {
+            steps.Add(value);
+            double seconds = value.Measures!.Keys.Where(name => name.StartsWith(Time, StringComparison.Ordinal)).Sum(name => value[name]);
+            Console.WriteLine(FormattableString.Invariant($"update {value.Step}: {seconds * 1e3:F1} ms"));
+        }
     }
 }
 

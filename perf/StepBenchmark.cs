@@ -8,10 +8,10 @@ namespace IlgpuPeft.Perf;
 static class StepBenchmark
 {
     /// <param name="args">[SHAPE [TOKENS [ROUNDS]]].</param>
-    public static void Run(string[] args)
+    public static int Run(Arguments args)
     {
-        string shape = args.ElementAtOrDefault(0) ?? "smollm2-135m";
-        int tokens = int.Parse(args.ElementAtOrDefault(1) ?? "256"), rounds = int.Parse(args.ElementAtOrDefault(2) ?? "9");
+        string shape = args.OneOf("SHAPE", ModelShapes.All.Keys, "smollm2-135m");
+        int tokens = args.Number("TOKENS", 256), rounds = args.Number("ROUNDS", 9);
         string folder = RandomModels.Folder(shape);
         Console.WriteLine($"{shape}, {tokens} tokens, LoRA rank {TrainingStep.Rank} on all linear layers, {Workers.Count} threads, {Simd.Path}; OpenBLAS: {OpenBlas.Describe()}");
 
@@ -47,6 +47,8 @@ static class StepBenchmark
         {
             Console.WriteLine($"floor: {floor.Flops / 1e9:F1} GFLOP at {floor.Flops / floorSeconds / 1e9:F0} GFLOP/s");
         }
+
+        return 0;
     }
 
     static void Report(string what, IEnumerable<double> seconds, int tokens, double ratio)

@@ -1,8 +1,8 @@
 """PyTorch beside the operations of `perf device` and the step of `perf device-step`: timed alike on the same GPU, as rows of the same CSV files.
 
-Usage: python3 peers.py DEVICE.csv STEPS.csv    (torch 2.6 or newer with CUDA; the step needs transformers and peft too)
+Usage: python3 peers.py DEVICE.csv STEPS.csv    (torch 2.6 or newer with CUDA; the step needs transformers and peft too, and is left out without)
 """
-import csv, datetime, sys, time
+import csv, datetime, itertools, sys, time
 import torch
 import torch.nn.functional as F
 
@@ -15,6 +15,8 @@ STEP_MODELS = {  # width, hidden, layers, heads, key/value heads, vocabulary, Ro
     "smollm2-135m": (576, 1536, 30, 9, 3, 49152, 100000.0, True),
     "llama3.2-1b": (2048, 8192, 16, 32, 8, 128256, 500000.0, True),
 }
+OPERATIONS_HEADER = "date,commit,device,who,operation,shape,dtype,bytes,flops,p20_us,p50_us,p80_us"  # as the benchmarks begin these files
+STEPS_HEADER = "date,commit,device,who,shape,tokens,step_ms,tokens_per_s,decode_tokens_per_s,launches,allocations,peak_bytes"
 STEP_TOKENS, STEP_SEQUENCES, STEP_ROUNDS = 2048, 4, 15
 
 
@@ -61,27 +63,40 @@ def cases(n, d, f, h, g, c, v):
     yield "TokenLogProbs", 2 * v * d + 2 * x, 4 * n * d * v, cross_entropy
 
 
-def seconds(runs, repeats):
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    for i in range(repeats):
-        runs[i % len(runs)]()
-    torch.cuda.synchronize()
-    return (time.perf_counter() - start) / repeats
+def timer(runs):
+    """Returns what runs a number of times and gives the seconds of one run. The runs take turns from call to call, so that no input is still in a cache."""
+    turns = itertools.cycle(runs)
+
+    def seconds(repeats):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(repeats):
+            next(turns)()
+        torch.cuda.synchronize()
+        return (time.perf_counter() - start) / repeats
+
+    return seconds
 
 
 def time_operations(write):
     for model, shape in MODELS.items():
         for name, moved, flops, make in cases(*shape):
             copies = max(1, min(16, BEYOND_CACHES // moved))
-            runs = [make() for _ in range(copies)]
-            seconds(runs, 2 * copies)
-            repeats = max(1, min(2000, int(SAMPLE_SECONDS / seconds(runs, copies))))
-            times = sorted(seconds(runs, repeats) for _ in range(SAMPLES))
+            try:
+                runs = [make() for _ in range(copies)]
+                seconds = timer(runs)
+                seconds(2 * copies)
+                repeats = max(1, min(2000, int(SAMPLE_SECONDS / seconds(copies))))
+                times = sorted(seconds(repeats) for _ in range(SAMPLES))
+            except (RuntimeError, TypeError) as problem:  # no memory, or no such form in this version
+                print(f"{model} {name}: left out, {problem}")
+                runs = seconds = None
+                torch.cuda.empty_cache()
+                continue
             p20, p50, p80 = (1e6 * times[SAMPLES * k // 10] for k in (2, 5, 8))
             print(f"{model} {name:32} {p50:10.1f} us")
             write([f"torch {torch.__version__}", name, model, "BF16", moved, flops, f"{p20:.2f}", f"{p50:.2f}", f"{p80:.2f}"])
-            del runs
+            del runs, seconds
             torch.cuda.empty_cache()
 
 
@@ -107,7 +122,8 @@ def time_steps(write):
 
         def step():
             optimizer.zero_grad(set_to_none=True)
-            loss = model(input_ids=ids, labels=ids).loss
+            with torch.autocast("cuda", torch.bfloat16):  # peft keeps adapters in float32
+                loss = model(input_ids=ids, labels=ids).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
@@ -115,26 +131,32 @@ def time_steps(write):
                 raise RuntimeError(f"{name}: the loss is {loss.item()}; a wrong step is not timed")
 
         torch.cuda.reset_peak_memory_stats()
-        seconds([step], 3)
-        median = sorted(seconds([step], 1) for _ in range(STEP_ROUNDS))[STEP_ROUNDS // 2]
+        seconds = timer([step])
+        seconds(3)
+        median = sorted(seconds(1) for _ in range(STEP_ROUNDS))[STEP_ROUNDS // 2]
         who = f"torch {torch.__version__} + transformers {transformers.__version__} + peft {peft.__version__}"
         print(f"{name} LoRA step over dense bf16: {1e3 * median:.1f} ms, {STEP_TOKENS / median:.0f} tokens/s")
         write([who, name, STEP_TOKENS, f"{1e3 * median:.3f}", f"{STEP_TOKENS / median:.1f}", "", "", "", torch.cuda.max_memory_allocated()])
-        del model, trained, optimizer, step
+        del model, trained, optimizer, step, seconds
         torch.cuda.empty_cache()
 
 
 def main(operations, steps):
     origin = [datetime.date.today(), "", torch.cuda.get_device_name()]
-    for path, measure in ((operations, time_operations), (steps, time_steps)):
+    for path, header, measure in ((operations, OPERATIONS_HEADER, time_operations), (steps, STEPS_HEADER, time_steps)):
         with open(path, "a", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
+            if file.tell() == 0:
+                rows.writerow(header.split(","))
 
             def write(row):
                 rows.writerow(origin + row)
                 file.flush()
 
-            measure(write)
+            try:
+                measure(write)
+            except ImportError as problem:
+                print(f"{measure.__name__}: left out, {problem}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ for project in tests perf src/IlgpuPeft.Cli; do
 done
 
 cp perf/run-on-gpu.sh perf/peers.py "$bundle/"
-git rev-parse HEAD > "$bundle/commit"
+# What the rows of the results are named after: of files that no commit has, it says so.
+echo "$(git rev-parse HEAD)$([ -z "$(git status --porcelain)" ] || echo -dirty)" > "$bundle/commit"
 
 # What the emulator computes here, for the GPU to be held to.
 "$bundle/perf" outputs save --device emulator --file "$bundle/emulator-outputs.safetensors"

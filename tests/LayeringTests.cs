@@ -21,7 +21,7 @@ public partial class LayeringTests
         ["IlgpuPeft.Cli"] = ["IlgpuPeft"],
         ["IlgpuPeft.Examples"] = ["IlgpuPeft"],
         ["IlgpuPeft.PtxEmulator"] = [],
-        ["IlgpuPeft.Tests"] = ["IlgpuPeft.Cli", "IlgpuPeft.Examples", "IlgpuPeft.PtxEmulator"],
+        ["IlgpuPeft.Tests"] = ["IlgpuPeft.Perf", "IlgpuPeft.Cli", "IlgpuPeft.Examples", "IlgpuPeft.PtxEmulator"],
         ["IlgpuPeft.Perf"] = ["IlgpuPeft", "IlgpuPeft.Kernels", "IlgpuPeft.PtxEmulator"],
     };
 

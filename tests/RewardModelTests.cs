@@ -12,9 +12,9 @@ namespace IlgpuPeft.Tests;
 /// <summary>A trained reward model as the reward of a policy method.</summary>
 public class RewardModelTests
 {
-    [Theory]
-    [InlineData("cpu-f64")]
-    [InlineData("emulator-f32")]
+    public static TheoryData<string> Devices => ["cpu-f64", .. TestDevices.WithKernels.Where(device => device.EndsWith("f32", StringComparison.Ordinal))];
+
+    [Theory, MemberData(nameof(Devices))]
     public void Judge_readsTheScoreAtEachLastToken_inTheOrderOfTheSamples(string device)
     {
         using var subject = new RewardSubject(device);

@@ -5,11 +5,11 @@ namespace IlgpuPeft.Tests;
 
 /// <summary>
 /// The devices that this machine has, with what is stored on them: <c>cpu</c>, <c>cpu-f64</c>, then kernels on the PTX emulator and on a GPU if there is one. <c>portable</c> keeps kernels
-/// off tensor cores.
+/// off tensor cores. The environment variable <c>TEST_KERNELS</c> names the one device whose kernels are tested, for a GPU host where those of the emulator would take the time.
 /// </summary>
 static class TestDevices
 {
-    static readonly string[] Kernels = CudaDriver.WhyNot(0) is null ? ["emulator", "cuda:0"] : ["emulator"];
+    static readonly string[] Kernels = Environment.GetEnvironmentVariable("TEST_KERNELS") is { Length: > 0 } only ? [only] : CudaDriver.WhyNot(0) is null ? ["emulator", "cuda:0"] : ["emulator"];
 
     static readonly string[] Host = ["cpu", "cpu-f64"];
 
@@ -23,7 +23,7 @@ static class TestDevices
     public static IEnumerable<string> WithKernels => All.Except(Host);
 
     /// <summary>Those that multiply on tensor cores.</summary>
-    public static readonly IReadOnlyList<string> WithTensorCores = [.. Kernels.Select(device => $"{device}-bf16").Where(UsesTensorCores)];
+    public static IReadOnlyList<string> WithTensorCores { get; } = [.. Kernels.Select(device => $"{device}-bf16").Where(UsesTensorCores)];
 
     /// <summary>Those of <see cref="Matrix"/> that run kernels.</summary>
     public static IEnumerable<string> MatrixWithKernels => Matrix.Except(Host);

@@ -59,13 +59,6 @@ sealed unsafe class EmulatedWarp
     /// <summary>`.local` memory and function parameters, one stretch of <see cref="PtxProgram.LaneBytes"/> per lane.</summary>
     public byte* LaneMemory { get; }
 
-    /// <summary>Index of the next instruction of the lanes that are running.</summary>
-    public int Pc
-    {
-        get => paths[top].Pc;
-        set => paths[top].Pc = value;
-    }
-
     /// <summary>The instruction being executed, for errors.</summary>
     public Instruction Current => program.Code[current];
 
@@ -179,7 +172,7 @@ sealed unsafe class EmulatedWarp
         int only = Array.FindIndex(lanesOf, Runs);
         if (only >= 0)
         {
-            Pc = targets[only];
+            paths[top].Pc = targets[only];
             return;
         }
         Counters.DivergentBranches++;

@@ -47,6 +47,6 @@ abstract class Instruction
 
     public abstract InstructionClass Class { get; }
 
-    /// <summary>Runs the lanes of <paramref name="mask"/>, which is never empty. <see cref="EmulatedWarp.Pc"/> already points at the next instruction.</summary>
+    /// <summary>Runs the lanes of <paramref name="mask"/>, which is never empty. The warp already stands at the next instruction.</summary>
     public abstract void Execute(EmulatedWarp warp, uint mask);
 }

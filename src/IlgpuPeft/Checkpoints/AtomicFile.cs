@@ -3,7 +3,7 @@ using System.Text;
 namespace IlgpuPeft.Checkpoints;
 
 /// <summary>
-/// The one way this library writes a file: into a temporary file beside the target, flushed to the disk, then renamed over it.
+/// Writes files that are replaced as a whole: into a temporary file beside the target, flushed to the disk, then renamed over it.
 /// Whatever fails, the target is either the old file or the new one, whole, and the temporary file is gone.
 /// </summary>
 public static class AtomicFile

@@ -38,9 +38,6 @@ public sealed class KvCache : IDisposable
     /// <summary>Tokens that each sequence holds.</summary>
     public ReadOnlySpan<int> Lengths => lengths;
 
-    /// <summary>Bytes of all layers.</summary>
-    public long Bytes => layers.Sum(layer => layer.Keys.Bytes + layer.Values.Bytes);
-
     /// <summary>Keys and values of one layer.</summary>
     public (Slice Keys, Slice Values) this[int layer] => layers[layer];
 

@@ -27,9 +27,6 @@ public sealed class TokenBatch
     /// <summary>Where each token's key and value go in the cache, I32 [N]; empty without a cache.</summary>
     public Slice CacheRows { get; init; }
 
-    /// <summary>Number of tokens N.</summary>
-    public int Tokens => (int)Ids.Length;
-
     /// <summary>Whole sequences, laid one after the other, positions counted from 0 in each.</summary>
     /// <param name="tape">Takes the memory of this step.</param>
     /// <param name="ids">Tokens of all sequences.</param>

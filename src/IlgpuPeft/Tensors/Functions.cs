@@ -79,15 +79,6 @@ public static class Functions
         return y;
     }
 
-    /// <summary>A copy, whose gradient passes through: the start of a residual sum.</summary>
-    public static Tensor Copy(this Tape tape, Tensor x)
-    {
-        var y = tape.New(x.Rows, x.Columns, x.RequiresGradient);
-        tape.Backend.Copy(x.Data, y.Data);
-        tape.Record(y, () => tape.PassGradient(y, x));
-        return y;
-    }
-
     /// <summary>Inverted dropout with a mask that <paramref name="operation"/> and the tape's seed and step determine.</summary>
     public static Tensor Dropout(this Tape tape, Tensor x, double probability, uint operation)
     {

@@ -9,6 +9,8 @@ namespace IlgpuPeft.Cli;
 
 static class TrainCommand
 {
+    const string NothingSaved = "stopped before the first step; nothing was saved";
+
     public static Command Create()
     {
         var file = new Argument<string>("CONFIG.yaml") { Description = "What to run, in Axolotl's keys." };
@@ -49,11 +51,24 @@ static class TrainCommand
             }
 
             AtomicFile.RequireWritable(config.OutputDir);
-            using var run = TrainingRun.Open(config, screen.Warn, cancel);
+            using var run = Open(config, screen, cancel);
             ShowPlan(run, screen);
             await TrainAsync(run, from, screen, parse.GetValue(json), cancel);
         });
         return command;
+    }
+
+    static TrainingRun Open(RunConfig config, Screen screen, CancellationToken cancel)
+    {
+        try
+        {
+            return TrainingRun.Open(config, screen.Warn, cancel);
+        }
+        catch (OperationCanceledException)
+        {
+            screen.Say(NothingSaved);
+            throw;
+        }
     }
 
     static async Task TrainAsync(TrainingRun run, string? from, Screen screen, bool json, CancellationToken cancel)
@@ -66,7 +81,7 @@ static class TrainCommand
         }
         catch (OperationCanceledException)
         {
-            screen.Say(run.Trainer.LastCheckpoint is { } saved ? $"stopped; {saved} is complete, and {GoOn(run, saved)} from it" : "stopped before the first step; nothing was saved");
+            screen.Say(run.Trainer.LastCheckpoint is { } saved ? $"stopped; {saved} is complete, and {GoOn(run, saved)} from it" : NothingSaved);
             throw;
         }
         catch (RewardException) when (run.Trainer.LastCheckpoint is { } saved)

@@ -37,13 +37,13 @@ public sealed class RunFolderTests : IDisposable
     }
 
     [Fact]
-    public void Latest_ofSeveralSessions_isOfTheLastOne()
+    public void Latest_ofSeveralRuns_isOfTheLastOne()
     {
         Save(new RunFolder(Run), 6, 9, 12);
         Save(new RunFolder(Run), 3, 6); // a shorter run, or one that went back
 
         Assert.Equal("checkpoint-6", Latest());
-        Assert.Equal([(2, 3), (2, 6), (1, 9), (1, 12)], new[] { 3, 6, 9, 12 }.Select(step => ResumeState.Load(Path.Combine(Run, $"checkpoint-{step}"))).Select(state => (state.Session, state.Step)));
+        Assert.Equal([(2, 3), (2, 6), (1, 9), (1, 12)], new[] { 3, 6, 9, 12 }.Select(step => ResumeState.Load(Path.Combine(Run, $"checkpoint-{step}"))).Select(state => (state.RunNumber, state.Step)));
         Save(new RunFolder(Run, keep: 2), 4);
         Assert.Equal(["checkpoint-4", "checkpoint-6"], Names());
         Assert.Equal("checkpoint-4", Latest());

@@ -43,11 +43,11 @@ public sealed record ResumeState
     public Dictionary<string, double> Method { get; init; } = [];
 
     /// <summary>
-    /// How many sessions, begun anew or resumed, have written checkpoints into the run's folder up to this one: what a session writes is later than all that it found, whatever
+    /// How many runs, begun anew or resumed, have written checkpoints into the run's folder up to this one: what a run writes is later than all that it found, whatever
     /// its step. The run's folder sets it when it saves.
     /// </summary>
     [Key(7)]
-    public int Session { get; init; }
+    public int RunNumber { get; init; }
 
     /// <summary>Writes the file whole.</summary>
     public void Save(string folder) => AtomicFile.Write(Path.Combine(folder, FileName), stream => MessagePackSerializer.Serialize(stream, this));
@@ -74,7 +74,7 @@ public sealed record ResumeState
             }
 
             var state = MessagePackSerializer.Deserialize<ResumeState>(File.ReadAllBytes(path), MessagePackSerializerOptions.Standard.WithSecurity(MessagePackSecurity.UntrustedData));
-            return state is { Version: CurrentVersion, Fingerprint: not null, Step: >= 0, Epoch: >= 0, Index: >= 0, OptimizerSteps: not null, Method: not null, Session: >= 0 }
+            return state is { Version: CurrentVersion, Fingerprint: not null, Step: >= 0, Epoch: >= 0, Index: >= 0, OptimizerSteps: not null, Method: not null, RunNumber: >= 0 }
                 ? state
                 : throw new CheckpointException(path, null, $"is not a resume state of version {CurrentVersion}. It was written by another version, or is damaged.");
         }

@@ -18,7 +18,7 @@ public sealed class RunFolder(string path, int keep = 0)
     const string Discarded = ".discarded";
     const string MomentsName = "optimizer.safetensors";
 
-    int session; // of this folder's writer; 0 before its first checkpoint
+    int runNumber; // 0 before its first checkpoint
 
     /// <summary>The <c>output_dir</c>.</summary>
     public string Root => path;
@@ -77,7 +77,7 @@ public sealed class RunFolder(string path, int keep = 0)
     /// <returns>The checkpoint's folder.</returns>
     public string SaveCheckpoint(ResumeState state, IReadOnlyList<TrainedPart> parts, Backend backend, bool keepAll = false)
     {
-        session = session > 0 ? session : 1 + Checkpoints().Select(checkpoint => checkpoint.Session).DefaultIfEmpty().Max();
+        runNumber = runNumber > 0 ? runNumber : 1 + Checkpoints().Select(checkpoint => checkpoint.RunNumber).DefaultIfEmpty().Max();
         string folder = Path.Combine(path, Prefix + state.Step);
         string partial = folder + Partial;
         Remove(partial); // of a run that was stopped while writing
@@ -92,7 +92,7 @@ public sealed class RunFolder(string path, int keep = 0)
                     [.. part.Optimizer.State.Select(x => TensorSource.OfDevice(backend, new TensorInfo(x.Name, x.Values.Type, x.Values.Length), x.Values))]);
             }
 
-            (state with { Session = session }).Save(partial);
+            (state with { RunNumber = runNumber }).Save(partial);
             Discard(folder);
             Directory.Move(partial, folder);
         }
@@ -166,18 +166,18 @@ public sealed class RunFolder(string path, int keep = 0)
     }
 
     // In the order in which they were written. One whose state cannot be read comes first: nothing can go on from it.
-    List<(int Session, int Step, string Folder)> Checkpoints() => !Directory.Exists(path) ? [] :
+    List<(int RunNumber, int Step, string Folder)> Checkpoints() => !Directory.Exists(path) ? [] :
         [.. Directory.GetDirectories(path, Prefix + "*")
             .Select(folder => (Step: int.TryParse(Path.GetFileName(folder)[Prefix.Length..], out int step) ? step : -1, folder))
             .Where(x => x.Step >= 0)
-            .Select(x => (Session: SessionOf(x.folder), x.Step, x.folder))
+            .Select(x => (RunNumber: RunNumberOf(x.folder), x.Step, x.folder))
             .Order()];
 
-    static int SessionOf(string folder)
+    static int RunNumberOf(string folder)
     {
         try
         {
-            return ResumeState.Load(folder).Session;
+            return ResumeState.Load(folder).RunNumber;
         }
         catch (CheckpointException)
         {

@@ -7,10 +7,10 @@ namespace IlgpuPeft.Training;
 /// <param name="Tokens">Tokens that went through the model.</param>
 /// <param name="TrainedTokens">Tokens that the loss covers.</param>
 /// <param name="Measures">What the method measures, by TRL's names.</param>
-public sealed record StepOutcome(double Loss, long Tokens, long TrainedTokens, IReadOnlyDictionary<string, double>? Measures = null)
+sealed record StepOutcome(double Loss, long Tokens, long TrainedTokens, IReadOnlyDictionary<string, double>? Measures = null)
 {
     /// <summary>One element that the loss arrives in, if it was not known.</summary>
-    internal PendingRead? PendingLoss { get; init; }
+    public PendingRead? PendingLoss { get; init; }
 
     /// <summary>Why the run should end after this step although steps are left, or null.</summary>
     public string? StopReason { get; init; }

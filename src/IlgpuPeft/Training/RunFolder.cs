@@ -75,7 +75,7 @@ public sealed class RunFolder(string path, int keep = 0)
     /// <param name="backend">Where that lives.</param>
     /// <param name="keepAll">Removes none: of a run that went wrong, an older checkpoint may be the better one.</param>
     /// <returns>The checkpoint's folder.</returns>
-    public string SaveCheckpoint(ResumeState state, IReadOnlyList<TrainedPart> parts, Backend backend, bool keepAll = false)
+    internal string SaveCheckpoint(ResumeState state, IReadOnlyList<TrainedPart> parts, Backend backend, bool keepAll = false)
     {
         runNumber = runNumber > 0 ? runNumber : 1 + Checkpoints().Select(checkpoint => checkpoint.RunNumber).DefaultIfEmpty().Max();
         string folder = Path.Combine(path, Prefix + state.Step);
@@ -121,7 +121,7 @@ public sealed class RunFolder(string path, int keep = 0)
     /// <param name="parts">Receive the trained values, their moments and step counts.</param>
     /// <param name="backend">Where all of it lives.</param>
     /// <exception cref="CheckpointException">The checkpoint is damaged, or of a run with other settings or data.</exception>
-    public static ResumeState LoadCheckpoint(string folder, string fingerprint, IReadOnlyList<TrainedPart> parts, Backend backend)
+    internal static ResumeState LoadCheckpoint(string folder, string fingerprint, IReadOnlyList<TrainedPart> parts, Backend backend)
     {
         var state = LoadState(folder, fingerprint);
         if (state.OptimizerSteps.Length != parts.Count)
@@ -221,4 +221,4 @@ public sealed class RunFolder(string path, int keep = 0)
 /// <param name="Folder">Where it lies in the run's folder and in its checkpoints: empty for the root, <c>value</c> for PPO's value model.</param>
 /// <param name="Weights">The weights.</param>
 /// <param name="Optimizer">Theirs.</param>
-public sealed record TrainedPart(string Folder, TrainedWeights Weights, AdamWOptimizer Optimizer);
+sealed record TrainedPart(string Folder, TrainedWeights Weights, AdamWOptimizer Optimizer);

@@ -55,13 +55,13 @@ public abstract partial class Trainer : IDisposable
     public string? LastCheckpoint { get; private set; }
 
     /// <summary>The base model.</summary>
-    protected CausalLm Model { get; }
+    private protected CausalLm Model { get; }
 
     /// <summary>Where it lives.</summary>
-    protected Backend Backend => Model.Backend;
+    private protected Backend Backend => Model.Backend;
 
     /// <summary>Where the run writes, or null.</summary>
-    protected RunFolder? Folder => folder;
+    private protected RunFolder? Folder => folder;
 
     /// <summary>The settings and data of the method that decide which numbers the next step computes, in words.</summary>
     private protected abstract string Settings { get; }
@@ -226,7 +226,7 @@ public abstract partial class Trainer : IDisposable
         }
     }
 
-    int Every(int steps, int timesPerEpoch) => steps > 0 || timesPerEpoch <= 0 ? steps : (options.StepsPerEpoch(ItemsPerEpoch) + timesPerEpoch - 1) / timesPerEpoch;
+    int Every(int steps, int timesPerEpoch) => steps > 0 || timesPerEpoch <= 0 ? steps : (int)(((long)options.StepsPerEpoch(ItemsPerEpoch) + timesPerEpoch - 1) / timesPerEpoch);
 
     // What a checkpoint must agree with: everything that decides which numbers the next step computes.
     string Fingerprint() => string.Create(CultureInfo.InvariantCulture,

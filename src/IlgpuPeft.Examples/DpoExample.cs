@@ -1,4 +1,3 @@
-using IlgpuPeft.BuiltIn;
 using IlgpuPeft.Checkpoints;
 using IlgpuPeft.Data;
 using IlgpuPeft.Preferences;
@@ -13,7 +12,7 @@ static class DpoExample
         string supervised = await work.AdapterAsync("supervised", SupervisedExample.RunAsync, cancel);
         using var reference = PretrainedAdapter.Load(work.Model, supervised);
         using var policy = PretrainedAdapter.Load(work.Model, supervised); // the last one that is loaded is enabled
-        PreferencePair[] train = [.. Workspace.Train.Take(100).Select(Preference)], heldOut = [.. Workspace.HeldOut.Select(Preference)];
+        PreferencePair[] train = [.. Workspace.Train.Take(100).Select(work.Preference)], heldOut = [.. Workspace.HeldOut.Select(work.Preference)];
         var before = work.Ask(cancel);
 
         // Steps and rates suit the built-in model of less than a million weights. For a large one, start from the defaults of DpoOptions.
@@ -21,11 +20,7 @@ static class DpoExample
         using var trainer = new DpoTrainer(policy, work.BaseFolder, train, options, heldOut, reference);
         var result = await trainer.RunAsync(work.Steps("rewards/margins"), cancel: cancel);
 
-        var after = work.Ask(cancel);
         work.Compare("held-out margin", result.Initial!.Measures!["rewards/margins"], result.Final!.Measures!["rewards/margins"]);
-        work.Compare("friendly answers", Workspace.Friendly(before), Workspace.Friendly(after));
-        work.Compare("right answers", Quiz.Accuracy(before), Quiz.Accuracy(after));
-
-        PreferencePair Preference(Question question) => work.Rows.Pair(question.Prompt, chosen: Friendliness.Of(question.Answer), rejected: question.Answer);
+        work.Compare(before, work.Ask(cancel));
     }
 }

@@ -29,9 +29,7 @@ static class GrpoExample
         };
         await trainer.RunAsync(work.Steps("reward"), cancel: cancel);
 
-        var after = work.Ask(cancel);
-        work.Compare("friendly answers", Workspace.Friendly(before), Workspace.Friendly(after));
-        work.Compare("right answers", Quiz.Accuracy(before), Quiz.Accuracy(after));
+        work.Compare(before, work.Ask(cancel));
     }
 
     // A wrong answer earns nothing, a right one 1, and a friendly one as much again. Whatever can be computed of prompt and answer can be a reward.

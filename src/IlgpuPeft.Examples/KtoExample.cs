@@ -20,10 +20,8 @@ static class KtoExample
         using var trainer = new KtoTrainer(policy, work.BaseFolder, [.. Rated(work, Workspace.Train.Take(100))], options, [.. Rated(work, Workspace.HeldOut)], reference);
         var result = await trainer.RunAsync(work.Steps(), cancel: cancel);
 
-        var after = work.Ask(cancel);
         work.Compare("held-out loss", result.Initial!.Loss, result.Final!.Loss);
-        work.Compare("friendly answers", Workspace.Friendly(before), Workspace.Friendly(after));
-        work.Compare("right answers", Quiz.Accuracy(before), Quiz.Accuracy(after));
+        work.Compare(before, work.Ask(cancel));
     }
 
     // One answer to each question: people liked the friendly half.

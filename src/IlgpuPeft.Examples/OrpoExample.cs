@@ -1,5 +1,4 @@
 using IlgpuPeft.Adapters;
-using IlgpuPeft.BuiltIn;
 using IlgpuPeft.Data;
 using IlgpuPeft.Preferences;
 
@@ -11,7 +10,7 @@ static class OrpoExample
     public static async Task RunAsync(Workspace work, CancellationToken cancel)
     {
         using var policy = new AdapterSet(work.Model, new LoraConfig { Rank = 8, Alpha = 32 });
-        PreferencePair[] train = [.. Workspace.Train.Select(Preference)], heldOut = [.. Workspace.HeldOut.Select(Preference)];
+        PreferencePair[] train = [.. Workspace.Train.Select(work.Preference)], heldOut = [.. Workspace.HeldOut.Select(work.Preference)];
         var before = work.Ask(cancel);
 
         // Steps and rates suit the built-in model of less than a million weights. For a large one, start from the defaults of OrpoOptions.
@@ -19,11 +18,7 @@ static class OrpoExample
         using var trainer = new OrpoTrainer(policy, work.BaseFolder, train, options, heldOut);
         var result = await trainer.RunAsync(work.Steps("log_odds_chosen"), cancel: cancel);
 
-        var after = work.Ask(cancel);
         work.Compare("held-out log-odds of the chosen answer", result.Initial!.Measures!["log_odds_chosen"], result.Final!.Measures!["log_odds_chosen"]);
-        work.Compare("friendly answers", Workspace.Friendly(before), Workspace.Friendly(after));
-        work.Compare("right answers", Quiz.Accuracy(before), Quiz.Accuracy(after));
-
-        PreferencePair Preference(Question question) => work.Rows.Pair(question.Prompt, chosen: Friendliness.Of(question.Answer), rejected: question.Answer);
+        work.Compare(before, work.Ask(cancel));
     }
 }

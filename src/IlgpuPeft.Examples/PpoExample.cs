@@ -41,8 +41,6 @@ static class PpoExample
         };
         await trainer.RunAsync(work.Steps("objective/scores"), cancel: cancel);
 
-        var after = work.Ask(cancel);
-        work.Compare("friendly answers", Workspace.Friendly(before), Workspace.Friendly(after));
-        work.Compare("right answers", Quiz.Accuracy(before), Quiz.Accuracy(after));
+        work.Compare(before, work.Ask(cancel));
     }
 }

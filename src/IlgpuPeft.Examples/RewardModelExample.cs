@@ -1,5 +1,4 @@
 using IlgpuPeft.Adapters;
-using IlgpuPeft.BuiltIn;
 using IlgpuPeft.Data;
 using IlgpuPeft.Preferences;
 using IlgpuPeft.Rewards;
@@ -12,7 +11,7 @@ static class RewardModelExample
     public static async Task RunAsync(Workspace work, CancellationToken cancel)
     {
         using var adapter = new AdapterSet(work.Model, new LoraConfig { Rank = 4, Alpha = 8 }, scalarHead: true);
-        PreferencePair[] train = [.. Workspace.Train.Select(Preference)], heldOut = [.. Workspace.HeldOut.Select(Preference)];
+        PreferencePair[] train = [.. Workspace.Train.Select(work.Preference)], heldOut = [.. Workspace.HeldOut.Select(work.Preference)];
 
         // Steps and rates suit the built-in model of less than a million weights. For a large one, start from the defaults of RewardOptions.
         var options = new RewardOptions { MicroBatchSize = 6, MaxSteps = 12, LearningRate = 1e-3, CenterRewardsCoefficient = 0.01, OutputFolder = work.FolderOf("reward") };
@@ -24,7 +23,5 @@ static class RewardModelExample
         var pair = work.Rows.Pair("User: Give the plural of cat.\nAssistant: ", "cats :)", "cats");
         double[] scores = judge.Score([pair.ChosenExample.InputIds, pair.RejectedExample.InputIds]);
         work.Say($"score of \"cats :)\" {scores[0]:0.00}, of \"cats\" {scores[1]:0.00}; the reward model is in {options.OutputFolder}");
-
-        PreferencePair Preference(Question question) => work.Rows.Pair(question.Prompt, chosen: Friendliness.Of(question.Answer), rejected: question.Answer);
     }
 }

@@ -41,11 +41,11 @@ sealed class Workspace : IDisposable
     /// <summary>The same about other words.</summary>
     public static IReadOnlyList<Question> HeldOut { get; } = [.. Instructions.HeldOut.Where(IsAsked)];
 
+    /// <summary>People prefer the friendly answer to a question over the plain one.</summary>
+    public PreferencePair Preference(Question question) => Rows.Pair(question.Prompt, chosen: Friendliness.Of(question.Answer), rejected: question.Answer);
+
     /// <summary>What the model answers to the held-out questions, with the adapter that is enabled.</summary>
     public IReadOnlyList<Reply> Ask(CancellationToken cancel) => Quiz.Take(Model, Tokenizer, HeldOut, cancel: cancel);
-
-    /// <summary>The share of friendly answers.</summary>
-    public static double Friendly(IReadOnlyList<Reply> replies) => (double)replies.Count(reply => reply.IsFriendly) / replies.Count;
 
     /// <summary>Where the example of that name leaves its adapter.</summary>
     public string FolderOf(string name) => Path.Combine(folder, name);
@@ -69,6 +69,13 @@ sealed class Workspace : IDisposable
     /// <summary>Prints a number from before and after training.</summary>
     public void Compare(string what, double before, double after) => Say($"{what}: {before:0.000} before, {after:0.000} after");
 
+    /// <summary>Prints what of the answers became friendly, and what stayed or became right.</summary>
+    public void Compare(IReadOnlyList<Reply> before, IReadOnlyList<Reply> after)
+    {
+        Compare("friendly answers", Friendly(before), Friendly(after));
+        Compare("right answers", Quiz.Accuracy(before), Quiz.Accuracy(after));
+    }
+
     /// <summary>Prints the loss of every fifth step, and one of the method's measures beside it.</summary>
     public IProgress<StepMetrics> Steps(string? measure = null) => new ImmediateProgress<StepMetrics>(step =>
     {
@@ -85,4 +92,6 @@ sealed class Workspace : IDisposable
     }
 
     static bool IsAsked(Question question) => question.Skill is Skill.Plural or Skill.Capitals or Skill.FirstLetter;
+
+    static double Friendly(IReadOnlyList<Reply> replies) => (double)replies.Count(reply => reply.IsFriendly) / replies.Count;
 }

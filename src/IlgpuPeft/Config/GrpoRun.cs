@@ -15,7 +15,7 @@ public sealed class GrpoRun : TrainingRun
     GrpoRun(RunModel opened, RunData<Prompt> data, Action<string>? notice) : base(opened)
     {
         Data = data;
-        var reference = Config.Trl.Beta > 0 ? opened.ReferenceAdapter(notice) : null;
+        var reference = opened.ReferenceAdapter(notice);
         var (rewards, _) = PolicyData.Rewards(opened, notice);
         Adapter = opened.TrainedAdapter(notice);
         Weights = TrainedWeights.Of(Adapter, Config.BaseModel);

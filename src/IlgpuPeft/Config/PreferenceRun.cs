@@ -16,8 +16,7 @@ public sealed class PreferenceRun : TrainingRun
     PreferenceRun(RunModel opened, RunRows rows, Tokenizer? tokenizer, Action<string>? notice, Func<AdapterSet, AdapterSet?, Trainer> trainer) : base(opened)
     {
         (Rows, Tokenizer) = (rows, tokenizer);
-        bool refers = Config.Rl switch { "orpo" => false, "kto" => true, _ => !Config.DpoReferenceFree };
-        var reference = refers ? opened.ReferenceAdapter(notice) : null;
+        var reference = opened.ReferenceAdapter(notice);
         Adapter = opened.TrainedAdapter(notice);
         Weights = TrainedWeights.Of(Adapter, Config.BaseModel);
         Trainer = opened.Own(trainer(Adapter, reference));

@@ -63,8 +63,11 @@ sealed class RunModel : IDisposable
     public AdapterSet TrainedAdapter(Action<string>? notice, bool scalarHead = false) =>
         Config.LoraModelDir is { } folder ? LoadAdapter(folder, notice, scalarHead) : NewAdapter(scalarHead);
 
-    /// <summary>What divergence is measured from: the adapter of <c>reference_model_dir</c>, or that of <c>lora_model_dir</c> as it was, or null for the base model.</summary>
-    public AdapterSet? ReferenceAdapter(Action<string>? notice) => (Config.ReferenceModelDir ?? Config.LoraModelDir) is { } folder ? LoadAdapter(folder, notice) : null;
+    /// <summary>
+    /// What divergence is measured from: the adapter of <c>reference_model_dir</c>, or that of <c>lora_model_dir</c> as it was. Null for the base model, and where the run measures none.
+    /// </summary>
+    public AdapterSet? ReferenceAdapter(Action<string>? notice) =>
+        UnreadKeys.Reason(Config, "reference_model_dir") is null && (Config.ReferenceModelDir ?? Config.LoraModelDir) is { } folder ? LoadAdapter(folder, notice) : null;
 
     /// <summary>A new adapter of the configured rank and layers.</summary>
     public AdapterSet NewAdapter(bool scalarHead = false) => Own(new AdapterSet(Model, Lora, (ulong)Config.Seed, scalarHead));
@@ -90,5 +93,4 @@ sealed class RunModel : IDisposable
 
     static WeightStorage Storage(RunConfig config) =>
         !config.LoadIn4Bit ? WeightStorage.AsStored : config.BnbConfigKwargs.UseDoubleQuant ? WeightStorage.Nf4Double : WeightStorage.Nf4;
-
 }

@@ -16,25 +16,12 @@ sealed class DeviceBuffers(Accelerator accelerator, AcceleratorStream stream, De
 
     /// <summary>Bytes that the device has free and has in all; null where that is the host's memory.</summary>
     /// <exception cref="KernelException">The device failed.</exception>
-    public (long Free, long Total)? Room
+    public (long Free, long Total)? Room => faults.Ask<(long, long)?>("a question for free memory", () => accelerator switch
     {
-        get
-        {
-            try
-            {
-                return accelerator switch
-                {
-                    CudaAccelerator cuda => (cuda.GetFreeMemory(), cuda.MemorySize),
-                    PtxEmulatorAccelerator emulator => (emulator.FreeMemory, emulator.MemorySize),
-                    _ => null,
-                };
-            }
-            catch (AcceleratorException cause)
-            {
-                throw faults.Of("a question for free memory", cause);
-            }
-        }
-    }
+        CudaAccelerator cuda => (cuda.GetFreeMemory(), cuda.MemorySize),
+        PtxEmulatorAccelerator emulator => (emulator.FreeMemory, emulator.MemorySize),
+        _ => null,
+    });
 
     /// <summary>Reserves zeroed bytes, aligned to 256.</summary>
     /// <exception cref="OutOfMemoryException">The device has no room.</exception>

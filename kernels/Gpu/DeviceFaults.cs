@@ -41,6 +41,29 @@ sealed class DeviceFaults(string device)
             + "was, and device emulator where in it.", cause);
     }
 
+    /// <summary>Asks something other than a launch of the device.</summary>
+    /// <exception cref="KernelException">It answers that it failed.</exception>
+    /// <inheritdoc cref="Of" />
+    public void Ask(string what, Action use)
+    {
+        try
+        {
+            use();
+        }
+        catch (AcceleratorException cause)
+        {
+            throw Of(what, cause);
+        }
+    }
+
+    /// <inheritdoc cref="Ask(string, Action)" />
+    public T Ask<T>(string what, Func<T> use)
+    {
+        T answer = default!;
+        Ask(what, () => { answer = use(); });
+        return answer;
+    }
+
     /// <summary>Hears of a failure where nothing may be thrown, because other things must still be given back; <see cref="Tell"/> throws it unless another error was thrown first.</summary>
     /// <inheritdoc cref="Of" />
     public void Keep(string what, AcceleratorException cause)

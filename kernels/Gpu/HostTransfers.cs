@@ -46,15 +46,8 @@ sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, De
         {
             int count = Math.Min(source.Length, StagingBytes), place = Reserve(count);
             source[..count].CopyTo(staging.Span[place..]);
-            try
-            {
-                buffer.CopyFrom(stream, staging.ArrayView.SubView(place, count), offset);
-            }
-            catch (AcceleratorException cause)
-            {
-                throw faults.Of("a copy to the device", cause);
-            }
-
+            long start = offset;
+            faults.Ask("a copy to the device", () => buffer.CopyFrom(stream, staging.ArrayView.SubView(place, count), start));
             source = source[count..];
             offset += count;
         }
@@ -90,29 +83,12 @@ sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, De
         var (buffer, offset) = buffers.Locate(source);
         var landing = Landing();
         CopyToHost(buffer, offset, landing.Block.ArrayView.SubView(landing.Offset, source.Bytes));
-        try
-        {
-            return new LateRead(this, landing, (int)source.Bytes, stream.AddProfilingMarker());
-        }
-        catch (AcceleratorException cause)
-        {
-            throw faults.Of("a copy to the host", cause);
-        }
+        return new LateRead(this, landing, (int)source.Bytes, faults.Ask("a copy to the host", stream.AddProfilingMarker));
     }
 
     /// <summary>Waits for all that is queued.</summary>
     /// <exception cref="KernelException">The device failed.</exception>
-    public void Synchronize()
-    {
-        try
-        {
-            stream.Synchronize();
-        }
-        catch (AcceleratorException cause)
-        {
-            throw faults.Of("a wait", cause);
-        }
-    }
+    public void Synchronize() => faults.Ask("a wait", stream.Synchronize);
 
     /// <inheritdoc />
     public void Dispose()
@@ -121,32 +97,13 @@ sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, De
         landingBlocks.ForEach(block => block.Dispose());
     }
 
-    void CopyToHost(MemoryBuffer buffer, long offset, ArrayView<byte> destination)
-    {
-        try
-        {
-            buffer.CopyTo(stream, offset, destination);
-        }
-        catch (AcceleratorException cause)
-        {
-            throw faults.Of("a copy to the host", cause);
-        }
-    }
+    void CopyToHost(MemoryBuffer buffer, long offset, ArrayView<byte> destination) => faults.Ask("a copy to the host", () => buffer.CopyTo(stream, offset, destination));
 
     (PageLockedArray1D<byte> Block, int Offset) Landing()
     {
         if (landings.Count == 0)
         {
-            PageLockedArray1D<byte> block;
-            try
-            {
-                block = accelerator.AllocatePageLocked1D<byte>(LandingsOfBlock * LateRead.MaxBytes);
-            }
-            catch (AcceleratorException cause)
-            {
-                throw faults.Of("a request for page-locked memory", cause);
-            }
-
+            var block = faults.Ask("a request for page-locked memory", () => accelerator.AllocatePageLocked1D<byte>(LandingsOfBlock * LateRead.MaxBytes));
             landingBlocks.Add(block);
             for (int i = 0; i < LandingsOfBlock; i++)
             {
@@ -185,16 +142,11 @@ sealed class HostTransfers(Accelerator accelerator, AcceleratorStream stream, De
             if (result is null)
             {
                 owner.Waiting?.Invoke();
-                try
+                owner.faults.Ask("a wait for a copy to the host", () =>
                 {
                     arrived.Synchronize();
                     arrived.Dispose();
-                }
-                catch (AcceleratorException cause)
-                {
-                    throw owner.faults.Of("a wait for a copy to the host", cause);
-                }
-
+                });
                 result = landing.Block.Span.Slice(landing.Offset, bytes).ToArray();
                 owner.landings.Push(landing);
             }
